@@ -1,0 +1,3 @@
+//! Builds a reproducible initramfs around bootward.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Block devices: naming a root, recognising filesystems and partitions, waiting for a device.

@@ -1,0 +1,6 @@
+//! PID 1: observe, decide, record, act.
+
+/// Runs the boot. Never returns in the initramfs.
+pub fn run() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

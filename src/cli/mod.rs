@@ -1,0 +1,63 @@
+//! The command line: one file a verb.
+//!
+//! Exit codes, the same for every verb: 0 done; 1 it failed, the reason is on standard error; 2 the command
+//! line was wrong.
+
+use std::process::ExitCode;
+
+/// A verb: its name, one line of help, and what it does with its arguments.
+struct Verb {
+    name: &'static str,
+    summary: &'static str,
+    run: fn(&[String]) -> ExitCode,
+}
+
+/// Every verb, in the order in which `--help` shows them.
+const VERBS: &[Verb] = &[];
+
+/// It failed; the reason was printed.
+pub const FAILED: u8 = 1;
+/// The command line was wrong.
+pub const USAGE: u8 = 2;
+
+/// Runs the verb that the command line names.
+pub fn run() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    match arguments.split_first() {
+        None => {
+            eprint!("{}", help());
+            ExitCode::from(USAGE)
+        }
+        Some((first, rest)) => match first.as_str() {
+            "--help" | "-h" | "help" => {
+                print!("{}", help());
+                ExitCode::SUCCESS
+            }
+            "--version" | "-V" => {
+                println!("bootward {}", env!("CARGO_PKG_VERSION"));
+                ExitCode::SUCCESS
+            }
+            name => match VERBS.iter().find(|v| v.name == name) {
+                Some(verb) => (verb.run)(rest),
+                None => {
+                    eprintln!("bootward: there is no verb '{name}'; see 'bootward --help'");
+                    ExitCode::from(USAGE)
+                }
+            },
+        },
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "bootward: guards the boot of OSTree devices\n\nUsage: bootward VERB [OPTION ...]\n\nVerbs:\n",
+    );
+    for verb in VERBS {
+        text.push_str(&format!("  {:<14}{}\n", verb.name, verb.summary));
+    }
+    text.push_str(
+        "\n'bootward VERB --help' tells more. Exit codes: 0 done, 1 failed, 2 wrong command line.\n",
+    );
+    text
+}

@@ -1,0 +1,1 @@
+//! The kernel command line, split by the kernel's own quoting rules.

@@ -1,0 +1,1 @@
+//! `bootward.toml`, the configuration in the initramfs: a documented subset of TOML.

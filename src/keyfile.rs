@@ -1,0 +1,1 @@
+//! GLib key files: `prepare-root.conf`, the repository's `config`, origins.

@@ -1,0 +1,1 @@
+//! The boot ledger: a ring of records that explains every attempt and its outcome.

@@ -1,0 +1,48 @@
+//! bootward guards the boot of OSTree devices.
+//!
+//! As PID 1 of the initramfs it observes the boot state, decides which deployment to boot, records the
+//! attempt, prepares the root as libostree would, and hands over to the real init. The boot reads top to
+//! bottom in [`boot`]; everything it needs is in one of three rings:
+//!
+//! ```text
+//!   std    boot  cli  recovery  sys                     talks to the kernel
+//!            |    |      |
+//!   alloc  sysroot  mounts  keyfile  modules            whole files, lists, plans
+//!            |        |
+//!   core   policy  ledger  uboot  cmdline  config  block    no heap, no system calls
+//! ```
+//!
+//! Dependencies point down only. `policy` knows nothing of U-Boot, OSTree or Linux: it is given facts and
+//! returns a decision with its reason. Time, randomness and ids come in as arguments.
+//!
+//! The inner rings build for a bare-metal target (`make check-rings`), which is how the split is enforced:
+//! there the modules of the outer ring do not exist.
+
+#![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod block;
+pub mod cmdline;
+pub mod config;
+pub mod keyfile;
+pub mod ledger;
+pub mod modules;
+pub mod mounts;
+pub mod policy;
+pub mod storage;
+pub mod sysroot;
+pub mod uboot;
+
+#[cfg(not(target_os = "none"))]
+pub mod boot;
+#[cfg(not(target_os = "none"))]
+pub mod cli;
+#[cfg(not(target_os = "none"))]
+pub mod logging;
+#[cfg(not(target_os = "none"))]
+pub mod observe;
+#[cfg(not(target_os = "none"))]
+pub mod recovery;
+#[cfg(not(target_os = "none"))]
+pub mod sys;

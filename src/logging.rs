@@ -1,0 +1,1 @@
+//! Log lines to the kernel log and the console.

@@ -1,0 +1,1 @@
+//! The mounts that make a deployment the root: planned as a value, then carried out.

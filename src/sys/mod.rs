@@ -1,0 +1,3 @@
+//! The few raw system calls; the only folder with `unsafe`.
+
+pub mod medium;

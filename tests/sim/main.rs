@@ -1,0 +1,4 @@
+//! Power-cut simulations: the real code on a disk that loses power everywhere.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod disk;
