@@ -1,1 +1,13 @@
-//! The boot ledger: a ring of records that explains every attempt and its outcome.
+//! The boot ledger: a ring of fixed-size, CRC-checked records on the physical root.
+//!
+//! One record for each attempt and its outcome. It counts attempts where the bootloader does not, remembers
+//! what was asked of the bootloader, and explains the past (`bootward log`). The format is in [`record`],
+//! the ring in [`ring`], the file in [`file`].
+
+#[cfg(not(target_os = "none"))]
+pub mod file;
+pub mod record;
+pub mod ring;
+
+pub use record::{DeploymentId, Kind, RECORD_SIZE, Record};
+pub use ring::{History, Ring};

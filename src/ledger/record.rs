@@ -1,0 +1,256 @@
+//! One record: 512 bytes, little-endian, one disk sector, so that a torn sector costs one record.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | magic `BWL1` |
+//! | 4 | 1 | kind |
+//! | 5 | 3 | zero |
+//! | 8 | 8 | sequence number, from 1 |
+//! | 16 | 8 | wall clock, seconds since 1970 (as the device believed it) |
+//! | 24 | 4 | milliseconds since the kernel started |
+//! | 28 | 4 | deploy serial |
+//! | 32 | 32 | commit, zero where none is meant |
+//! | 64 | 16 | boot id of the kernel |
+//! | 80 | 2 | length of the text |
+//! | 82 | 426 | text, UTF-8, zero-filled |
+//! | 508 | 4 | CRC32 of the bytes before |
+
+use core::fmt;
+
+use heapless::String;
+
+/// Size of a record in bytes.
+pub const RECORD_SIZE: usize = 512;
+/// The longest text in bytes; longer ones are cut at a character.
+pub const TEXT_MAX: usize = 426;
+
+const MAGIC: [u8; 4] = *b"BWL1";
+const CRC_AT: usize = RECORD_SIZE - 4;
+const TEXT_AT: usize = 82;
+
+/// What a record tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A deployment is about to be booted.
+    Attempt,
+    /// An attempt failed before the hand-over.
+    Failed,
+    /// A deployment was passed over as broken.
+    Skipped,
+    /// The OS found itself healthy.
+    Confirmed,
+    /// The OS found itself unhealthy.
+    Rejected,
+    /// The bootloader was asked for its second entry.
+    LoaderAsked,
+    /// Recovery began.
+    Recovery,
+    /// Something worth knowing about this boot.
+    Note,
+}
+
+const KINDS: [(Kind, u8, &str); 8] = [
+    (Kind::Attempt, 1, "attempt"),
+    (Kind::Failed, 2, "failed"),
+    (Kind::Skipped, 3, "skipped"),
+    (Kind::Confirmed, 4, "confirmed"),
+    (Kind::Rejected, 5, "rejected"),
+    (Kind::LoaderAsked, 6, "loader-asked"),
+    (Kind::Recovery, 7, "recovery"),
+    (Kind::Note, 8, "note"),
+];
+
+impl Kind {
+    /// One word, as `bootward log --json` prints it.
+    pub fn word(self) -> &'static str {
+        KINDS.iter().find(|k| k.0 == self).map_or("", |k| k.2)
+    }
+}
+
+/// Which deployment: its commit and deploy serial, as in the name of its directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeploymentId {
+    /// The commit's checksum.
+    pub commit: [u8; 32],
+    /// The deploy serial.
+    pub serial: u32,
+}
+
+impl DeploymentId {
+    /// From 64 lower-case hexadecimal digits and the deploy serial.
+    pub fn parse(commit: &str, serial: u32) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if commit.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(commit.as_bytes().chunks_exact(2)) {
+            let digits = core::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(DeploymentId { commit: bytes, serial })
+    }
+
+    /// Stands for no deployment.
+    pub fn is_none(&self) -> bool {
+        self.commit == [0; 32]
+    }
+}
+
+impl fmt::Display for DeploymentId {
+    /// Short enough for a serial line: the first ten digits and the serial.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.commit.iter().take(5) {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, ".{}", self.serial)
+    }
+}
+
+/// One line of the device's history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// What happened.
+    pub kind: Kind,
+    /// Counts up by one a record; given by the ring when the record is appended.
+    pub sequence: u64,
+    /// Seconds since 1970, as the device believed it.
+    pub time: i64,
+    /// Milliseconds since the kernel started.
+    pub uptime: u32,
+    /// The deployment that it is about; [`DeploymentId::default`] where there is none.
+    pub deployment: DeploymentId,
+    /// The kernel's boot id: records of one boot share it.
+    pub boot: [u8; 16],
+    /// Why, in a sentence.
+    pub text: String<TEXT_MAX>,
+}
+
+/// As much of `text` as fits in `N` bytes, cut at a character.
+pub fn clip<const N: usize>(text: &str) -> String<N> {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.push(c).is_err() {
+            break;
+        }
+    }
+    out
+}
+
+impl Record {
+    /// The record as it stands on disk.
+    pub fn emit(&self) -> [u8; RECORD_SIZE] {
+        let mut out = [0; RECORD_SIZE];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            for (to, from) in out.iter_mut().skip(at).zip(bytes) {
+                *to = *from;
+            }
+            at += bytes.len();
+        };
+        let kind = KINDS.iter().find(|k| k.0 == self.kind).map_or(0, |k| k.1);
+        put(&MAGIC);
+        put(&[kind, 0, 0, 0]);
+        put(&self.sequence.to_le_bytes());
+        put(&self.time.to_le_bytes());
+        put(&self.uptime.to_le_bytes());
+        put(&self.deployment.serial.to_le_bytes());
+        put(&self.deployment.commit);
+        put(&self.boot);
+        put(&(self.text.len() as u16).to_le_bytes());
+        put(self.text.as_bytes());
+        let crc = out.first_chunk::<CRC_AT>().map_or(0, |body| crc32fast::hash(body));
+        if let Some(tail) = out.last_chunk_mut::<4>() {
+            *tail = crc.to_le_bytes();
+        }
+        out
+    }
+
+    /// Reads a record; `None` for anything that is not wholly one: never written, torn, or damaged.
+    pub fn parse(bytes: &[u8; RECORD_SIZE]) -> Option<Self> {
+        let body = bytes.first_chunk::<CRC_AT>()?;
+        let crc = u32::from_le_bytes(*bytes.last_chunk()?);
+        if body.first_chunk() != Some(&MAGIC) || crc32fast::hash(body) != crc {
+            return None;
+        }
+        let code = *body.get(4)?;
+        let kind = KINDS.iter().find(|k| k.1 == code)?.0;
+        let length = usize::from(u16::from_le_bytes(*array(body, 80)?));
+        let text = body.get(TEXT_AT..TEXT_AT.checked_add(length)?)?;
+        Some(Record {
+            kind,
+            sequence: u64::from_le_bytes(*array(body, 8)?),
+            time: i64::from_le_bytes(*array(body, 16)?),
+            uptime: u32::from_le_bytes(*array(body, 24)?),
+            deployment: DeploymentId {
+                serial: u32::from_le_bytes(*array(body, 28)?),
+                commit: *array(body, 32)?,
+            },
+            boot: *array(body, 64)?,
+            text: clip(core::str::from_utf8(text).ok()?),
+        })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(text: &str) -> Record {
+        Record {
+            kind: Kind::Failed,
+            sequence: 0x0102_0304_0506_0708,
+            time: -3,
+            uptime: 77,
+            deployment: DeploymentId::parse(&"ab".repeat(32), 4).unwrap(),
+            boot: [9; 16],
+            text: clip(text),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for text in ["", "no usr directory", "ümläut — ☃", &"x".repeat(TEXT_MAX)] {
+            let record = sample(text);
+            assert_eq!(Record::parse(&record.emit()).as_ref(), Some(&record));
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let bytes = sample("hi").emit();
+        assert_eq!(&bytes[..8], b"BWL1\x02\0\0\0");
+        assert_eq!(bytes[8..16], 0x0102_0304_0506_0708u64.to_le_bytes());
+        assert_eq!(bytes[28..32], [4, 0, 0, 0]);
+        assert_eq!(bytes[32..64], [0xab; 32]);
+        assert_eq!(&bytes[80..84], b"\x02\0hi");
+        assert!(bytes[84..508].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let good = sample("some text").emit();
+        for at in 0..RECORD_SIZE {
+            for flip in [1, 0x80, 0xFF] {
+                let mut bad = good;
+                bad[at] ^= flip;
+                assert_eq!(Record::parse(&bad), None, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn blank_sectors_are_no_records() {
+        assert_eq!(Record::parse(&[0; RECORD_SIZE]), None);
+        assert_eq!(Record::parse(&[0xFF; RECORD_SIZE]), None);
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let record = sample(&"é".repeat(300));
+        assert_eq!(record.text.chars().count(), TEXT_MAX / 2);
+    }
+}
