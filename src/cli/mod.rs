@@ -3,6 +3,9 @@
 //! Exit codes, the same for every verb: 0 done; 1 it failed, the reason is on standard error; 2 the command
 //! line was wrong.
 
+pub mod log;
+pub mod options;
+
 use std::process::ExitCode;
 
 /// A verb: its name, one line of help, and what it does with its arguments.
@@ -13,7 +16,7 @@ struct Verb {
 }
 
 /// Every verb, in the order in which `--help` shows them.
-const VERBS: &[Verb] = &[];
+const VERBS: &[Verb] = &[Verb { name: "log", summary: "what the boot ledger remembers", run: log::run }];
 
 /// It failed; the reason was printed.
 pub const FAILED: u8 = 1;

@@ -1,3 +1,5 @@
 //! The few raw system calls; the only folder with `unsafe`.
 
 pub mod medium;
+pub mod time;
+pub mod watchdog;

@@ -1,0 +1,46 @@
+//! The hardware watchdog: armed at the start, fed by progress, handed over armed.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+
+/// An armed watchdog. Dropping it closes the device without the magic character, which leaves it armed.
+#[derive(Debug)]
+pub struct Watchdog {
+    device: File,
+}
+
+impl Watchdog {
+    /// Opens (and so arms) the device and sets its timeout in seconds.
+    ///
+    /// # Errors
+    /// When the device is not there or in use. A driver that cannot set a timeout keeps its own.
+    pub fn arm(path: &Path, seconds: u32) -> std::io::Result<Self> {
+        let device = OpenOptions::new().write(true).open(path)?;
+        match crate::sys::watchdog::set_timeout_of(&device, seconds) {
+            Ok(actual) => log::info!("watchdog {} armed, {actual} s", path.display()),
+            Err(e) => log::warn!("watchdog {} armed, but keeps its own timeout: {e}", path.display()),
+        }
+        Ok(Watchdog { device })
+    }
+
+    /// Says that the boot has made progress. A watchdog that cannot be fed will reset the device, which is
+    /// its purpose.
+    pub fn feed(&mut self) {
+        let _ = self.device.write(b"\0");
+    }
+
+    /// Keeps the device open across the exec, armed, for the real init to take over or to miss.
+    pub fn hand_over(mut self) {
+        self.feed();
+        if let Err(e) = fcntl(&self.device, FcntlArg::F_SETFD(FdFlag::empty())) {
+            log::warn!("watchdog: cannot keep it open for the init ({e}); it stays armed all the same");
+        }
+        log::debug!("watchdog stays open as descriptor {}", self.device.as_raw_fd());
+        let _ = self.device.into_raw_fd();
+    }
+}
