@@ -1,1 +1,1 @@
-//! Gathers everything the decision needs into plain data.
+//! x

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-
 /// An armed watchdog. Dropping it closes the device without the magic character, which leaves it armed.
 #[derive(Debug)]
 pub struct Watchdog {

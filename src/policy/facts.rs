@@ -25,6 +25,15 @@ impl<T: Copy> Reading<T> {
             Reading::Absent | Reading::Corrupt => None,
         }
     }
+
+    /// The same reading with its value turned into another.
+    pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Reading<U> {
+        match self {
+            Reading::Absent => Reading::Absent,
+            Reading::Corrupt => Reading::Corrupt,
+            Reading::Value(value) => Reading::Value(into(value)),
+        }
+    }
 }
 
 /// The bootloader's variables, as U-Boot counts: `bootcount > bootlimit` means that the trial is over.
