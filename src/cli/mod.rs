@@ -3,6 +3,7 @@
 //! Exit codes, the same for every verb: 0 done; 1 it failed, the reason is on standard error; 2 the command
 //! line was wrong.
 
+pub mod env;
 pub mod log;
 pub mod options;
 
@@ -16,7 +17,10 @@ struct Verb {
 }
 
 /// Every verb, in the order in which `--help` shows them.
-const VERBS: &[Verb] = &[Verb { name: "log", summary: "what the boot ledger remembers", run: log::run }];
+const VERBS: &[Verb] = &[
+    Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
+    Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
+];
 
 /// It failed; the reason was printed.
 pub const FAILED: u8 = 1;

@@ -1,0 +1,150 @@
+//! `fw_env.config`: one line, or two for a redundant pair.
+//!
+//! `DEVICE OFFSET SIZE [SECTOR-SIZE [SECTORS [DISABLE-LOCK]]]`; the offset is read as C's `%lli` (decimal,
+//! `0x`, octal; negative counts from the device's end), the sizes as `%zx` (hexadecimal, `0x` or not).
+//! libubootenv passes over lines that it cannot read; here they are errors, with their number.
+
+use core::fmt;
+
+use super::env::MAX_SIZE;
+
+/// One copy's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place<'a> {
+    /// Path of the file or device.
+    pub device: &'a str,
+    /// In bytes; negative counts from the end.
+    pub offset: i64,
+    /// Of the whole image, in bytes.
+    pub size: usize,
+}
+
+/// The places of a whole environment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config<'a> {
+    /// The first copy.
+    pub first: Place<'a>,
+    /// The second copy, where there is one.
+    pub second: Option<Place<'a>>,
+}
+
+/// What is wrong, in which line (counted from 1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigError {
+    /// No line names a device.
+    Empty,
+    /// Not UTF-8.
+    Encoding(usize),
+    /// libubootenv's YAML form.
+    Yaml(usize),
+    /// Fewer than three fields, or more than six.
+    Fields(usize),
+    /// The offset is not a number.
+    Offset(usize),
+    /// The size is not a number, zero, or over the limit of [`MAX_SIZE`].
+    Size(usize),
+    /// A later field is not a number.
+    Sector(usize),
+    /// The second line has another size than the first.
+    UnequalSizes(usize),
+    /// A third place.
+    TooMany(usize),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, what) = match self {
+            ConfigError::Empty => return f.write_str("no line says where the environment is"),
+            ConfigError::Encoding(line) => (line, "is not UTF-8 text"),
+            ConfigError::Yaml(line) => {
+                (line, "is YAML, which is not supported; write 'DEVICE OFFSET SIZE', a line for each copy")
+            }
+            ConfigError::Fields(line) => {
+                (line, "must be 'DEVICE OFFSET SIZE [SECTOR-SIZE [SECTORS [DISABLE-LOCK]]]'")
+            }
+            ConfigError::Offset(line) => (line, "has an offset that is not a number"),
+            ConfigError::Size(line) => (line, "has a size that is not a number from 0x10 to 0x100000"),
+            ConfigError::Sector(line) => (line, "has a sector size or count that is not a number"),
+            ConfigError::UnequalSizes(line) => (line, "has another size than the first copy"),
+            ConfigError::TooMany(line) => (line, "is a third copy; there can be two"),
+        };
+        write!(f, "line {line} {what}")
+    }
+}
+
+impl<'a> Config<'a> {
+    /// Parses a whole file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &'a [u8]) -> Result<Self, ConfigError> {
+        let (mut first, mut second) = (None, None);
+        for (index, line) in text.split(|&b| b == b'\n').enumerate() {
+            let number = index + 1;
+            let line = core::str::from_utf8(line).map_err(|_| ConfigError::Encoding(number))?;
+            let Some(place) = place(line, number)? else { continue };
+            match (first, second) {
+                (None, _) => first = Some(place),
+                (Some(Place { size, .. }), None) if size != place.size => {
+                    return Err(ConfigError::UnequalSizes(number));
+                }
+                (Some(_), None) => second = Some(place),
+                (Some(_), Some(_)) => return Err(ConfigError::TooMany(number)),
+            }
+        }
+        Ok(Config { first: first.ok_or(ConfigError::Empty)?, second })
+    }
+}
+
+fn place(line: &str, number: usize) -> Result<Option<Place<'_>>, ConfigError> {
+    let mut fields = line.split_ascii_whitespace().take_while(|f| !f.starts_with('#'));
+    let Some(device) = fields.next() else { return Ok(None) };
+    if device.ends_with(':') || device == "---" || device == "-" {
+        return Err(ConfigError::Yaml(number));
+    }
+    let (Some(offset), Some(size)) = (fields.next(), fields.next()) else {
+        return Err(ConfigError::Fields(number));
+    };
+    let offset = signed(offset).ok_or(ConfigError::Offset(number))?;
+    let size = hex(size)
+        .and_then(|s| usize::try_from(s).ok())
+        .filter(|s| (16..=MAX_SIZE).contains(s))
+        .ok_or(ConfigError::Size(number))?;
+    for (index, field) in fields.enumerate() {
+        match index {
+            0 | 1 => hex(field).map(drop).ok_or(ConfigError::Sector(number))?,
+            2 => signed(field).map(drop).ok_or(ConfigError::Sector(number))?,
+            _ => return Err(ConfigError::Fields(number)),
+        }
+    }
+    Ok(Some(Place { device, offset, size }))
+}
+
+/// Digits only: Rust's own parser would take a second sign.
+fn digits(text: &str, radix: u32) -> Option<u64> {
+    if text.starts_with('+') { None } else { u64::from_str_radix(text, radix).ok() }
+}
+
+fn without_0x(text: &str) -> Option<&str> {
+    text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))
+}
+
+/// As C's `%zx`.
+fn hex(text: &str) -> Option<u64> {
+    digits(without_0x(text).unwrap_or(text), 16)
+}
+
+/// As C's `%lli`.
+fn signed(text: &str) -> Option<i64> {
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let value = match without_0x(text) {
+        Some(rest) => digits(rest, 16),
+        None if text.len() > 1 && text.starts_with('0') => digits(text, 8),
+        None => digits(text, 10),
+    };
+    let value = i64::try_from(value?).ok()?;
+    Some(if negative { -value } else { value })
+}

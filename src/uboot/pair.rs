@@ -1,0 +1,115 @@
+//! The choice between two copies, as U-Boot's `env/common.c` makes it.
+
+use core::fmt;
+
+/// What was found in a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copy {
+    /// The CRC is good.
+    Good {
+        /// Its flag byte.
+        flag: u8,
+    },
+    /// It can be read, but is not an environment.
+    BadCrc,
+    /// The device refuses to read it.
+    Unreadable,
+}
+
+impl Copy {
+    fn flag(self) -> Option<u8> {
+        match self {
+            Copy::Good { flag } => Some(flag),
+            Copy::BadCrc | Copy::Unreadable => None,
+        }
+    }
+}
+
+/// How flags order two good copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    /// A counter that wraps: files, block devices, NAND, UBI.
+    Incremental,
+    /// 1 is active, 0 is obsolete: NOR flash.
+    Boolean,
+}
+
+/// One of the two places, in the order of `fw_env.config`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// The first line.
+    First,
+    /// The second line.
+    Second,
+}
+
+impl Slot {
+    /// The other place.
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::First => Slot::Second,
+            Slot::Second => Slot::First,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Slot::First => "first",
+            Slot::Second => "second",
+        })
+    }
+}
+
+/// Which copy counts, and where the next one goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The copy that counts; `None` where neither is good.
+    pub active: Option<Slot>,
+    /// Both were good.
+    pub both_good: bool,
+    /// Where the next image is written: never the active slot.
+    pub next: Slot,
+    /// The flag that the next image carries.
+    pub next_flag: u8,
+}
+
+/// Chooses. Total: every combination of copies has one answer.
+pub fn choose(first: Copy, second: Copy, scheme: Scheme) -> Choice {
+    let active = match (first.flag(), second.flag()) {
+        (None, None) => None,
+        (Some(_), None) => Some(Slot::First),
+        (None, Some(_)) => Some(Slot::Second),
+        (Some(a), Some(b)) => Some(newer(a, b, scheme)),
+    };
+    let flag = match active {
+        Some(Slot::First) => first.flag(),
+        Some(Slot::Second) => second.flag(),
+        None => None,
+    };
+    // With nothing to lose the first slot is written, unless it is known to be dead.
+    let fresh = if first == Copy::Unreadable { Slot::Second } else { Slot::First };
+    Choice {
+        active,
+        both_good: first.flag().is_some() && second.flag().is_some(),
+        next: active.map_or(fresh, Slot::other),
+        // Only a step of exactly one is safe: the rule knows no other wrap than 255 to 0.
+        next_flag: match scheme {
+            Scheme::Incremental => flag.unwrap_or(0).wrapping_add(1),
+            Scheme::Boolean => 1,
+        },
+    }
+}
+
+fn newer(a: u8, b: u8, scheme: Scheme) -> Slot {
+    let second = match scheme {
+        Scheme::Incremental => match (a, b) {
+            (255, 0) => true,
+            (0, 255) => false,
+            _ => b > a,
+        },
+        Scheme::Boolean => (a == 0 && b == 1) || (b == 255 && a != 255),
+    };
+    if second { Slot::Second } else { Slot::First }
+}
