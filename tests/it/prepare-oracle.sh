@@ -1,0 +1,46 @@
+#!/bin/sh
+# Unpacks Debian's ostree-prepare-root and what it links against into target/lab/prepare-oracle-SUITE,
+# a tree to chroot into. Does nothing when the tree is there. Usage: prepare-oracle.sh SUITE LAB_DIRECTORY
+# The mirror is the machine's own: the first http(s) source of apt that carries Debian's main archive.
+set -eu
+suite=$1
+lab=$2
+tree=$lab/prepare-oracle-$suite
+[ -e "$tree/.complete" ] && exit 0
+
+for tool in mmdebstrap:mmdebstrap ostree:ostree unshare:util-linux; do
+    command -v "${tool%%:*}" >/dev/null || apt-get install -y --no-install-recommends "${tool##*:}" >&2
+done
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e $keyring ] || apt-get install -y --no-install-recommends debian-archive-keyring >&2
+
+mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(COMPONENT) $(ORIGIN) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
+    awk '$3 == "main" && $4 == "Debian" && $5 == "Debian" { print $2; exit }')
+[ -n "$mirror" ] || mirror=$(sed -n 's/^URIs: *\(http[^ ]*\/debian\/\{0,1\}\)$/\1/p; s/^deb .*\(http[^ ]*\/debian\/\{0,1\}\) .*/\1/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1)
+[ -n "$mirror" ] || { echo "prepare-oracle: apt on this machine has no Debian mirror" >&2; exit 1; }
+
+mkdir -p "$lab"
+scratch=$(mktemp -d "$lab/prepare-oracle.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+# The libraries by dependency, the tool itself alone: its package depends on a whole initramfs framework.
+mmdebstrap --quiet --variant=extract --include=base-files,libostree-1-1 --keyring=$keyring \
+    --aptopt='APT::Install-Recommends "false"' \
+    --setup-hook='mkdir -p "$1/usr/lib64" "$1/usr/lib" "$1/usr/bin" "$1/usr/sbin"' \
+    --setup-hook='ln -s usr/lib64 "$1/lib64"; ln -s usr/lib "$1/lib"; ln -s usr/bin "$1/bin"; ln -s usr/sbin "$1/sbin"' \
+    --skip=cleanup/apt \
+    "$suite" "$scratch/tree" "$mirror" >&2
+(cd "$scratch" && apt-get -q -o Dir="$scratch/tree" -o Dir::State::status="$scratch/tree/var/lib/dpkg/status" \
+    -o APT::Sandbox::User=root download ostree-boot >&2)
+dpkg-deb -x "$scratch"/ostree-boot_*.deb "$scratch/deb"
+mkdir -p "$scratch/tree/usr/lib/ostree"
+cp "$scratch/deb/usr/lib/ostree/ostree-prepare-root" "$scratch/tree/usr/lib/ostree/"
+# No configuration of Debian's own: each test writes the one it is about.
+rm -f "$scratch/tree/usr/lib/ostree/prepare-root.conf" "$scratch/tree/etc/ostree/prepare-root.conf"
+# Status 1 is the usage message; anything above is a loader or library that is missing.
+status=0
+chroot "$scratch/tree" /usr/lib/ostree/ostree-prepare-root >/dev/null 2>&1 || status=$?
+[ $status -eq 1 ] || { echo "prepare-oracle: the tool of $suite does not run (status $status)" >&2; exit 1; }
+rm -rf "$tree"
+touch "$scratch/tree/.complete"
+mv "$scratch/tree" "$tree"
