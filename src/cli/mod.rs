@@ -6,6 +6,7 @@
 pub mod env;
 pub mod log;
 pub mod options;
+pub mod prepare_root;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,11 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
+    Verb {
+        name: "prepare-root",
+        summary: "make a deployment the root, as ostree-prepare-root does",
+        run: prepare_root::run,
+    },
 ];
 
 /// It failed; the reason was printed.

@@ -166,7 +166,9 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sysroot => "the sysroot must be the absolute path of a mount point other than /",
-            Self::Deployment => "the deployment must be ostree/deploy/STATEROOT/deploy/NAME below the sysroot",
+            Self::Deployment => {
+                "the deployment must be ostree/deploy/STATEROOT/deploy/NAME below the sysroot"
+            }
             Self::Composefs => "this build cannot do composefs yet, and the deployment has a composefs image",
         })
     }
@@ -308,7 +310,11 @@ mod tests {
         let text = Plan::new(&settings, &Facts { bind_var: true, ..facts() }).unwrap().to_string();
         let var = "/sysroot.tmp/sysroot/ostree/deploy/os/var";
         assert!(text.contains("bind etc on /sysroot.tmp/etc\nremount rw /sysroot.tmp/etc\n"));
-        assert!(text.contains(&format!("bind {var} on {var}\nremount rw {var}\nbind {var} on /sysroot.tmp/var\n")));
+        assert!(
+            text.contains(&format!(
+                "bind {var} on {var}\nremount rw {var}\nbind {var} on /sysroot.tmp/var\n"
+            ))
+        );
         assert!(text.contains("slave+shared /sysroot.tmp/var\n"));
         assert!(text.ends_with("rmdir /sysroot.tmp\nremount ro /sysroot/sysroot\n"));
     }

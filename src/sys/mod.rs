@@ -2,5 +2,7 @@
 
 pub mod beneath;
 pub mod medium;
+pub mod mount;
 pub mod time;
+pub mod tree;
 pub mod watchdog;
