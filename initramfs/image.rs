@@ -1,0 +1,256 @@
+//! What lies where in the initramfs.
+
+use crate::args::Request;
+use crate::cpio::{self, Archive, Entry, Kind};
+use crate::resolve::Selection;
+use crate::tree::{self, Tree};
+use crate::{modinfo, pipe};
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+/// Why no image was made.
+#[derive(Debug)]
+pub enum Error {
+    /// A file could not be read.
+    Read(PathBuf, io::Error),
+    /// A file could not be written.
+    Write(PathBuf, io::Error),
+    /// The binary is not one that can be /init.
+    Binary(PathBuf, modinfo::Error),
+    /// The kernel tree or a module in it.
+    Tree(tree::Error),
+    /// Modules are wanted but no tree was given.
+    NoTree(String),
+    /// The archive.
+    Archive(cpio::Error),
+    /// Compression.
+    Compress(pipe::Error),
+    /// `modules` in the configuration is not a list of strings.
+    ConfigModules(PathBuf),
+    /// SOURCE_DATE_EPOCH is not a number of seconds that the format can hold.
+    Epoch(String),
+    /// A name on the build host that is not UTF-8.
+    Name(PathBuf),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Read(path, e) => write!(f, "{}: cannot be read: {e}", path.display()),
+            Error::Write(path, e) => write!(f, "{}: cannot be written: {e}", path.display()),
+            Error::Binary(path, e) => write!(f, "{}: cannot be /init: {e}", path.display()),
+            Error::Tree(e) => e.fmt(f),
+            Error::NoTree(name) => write!(f, "module '{name}' is wanted: say where with --kernel-tree"),
+            Error::Archive(e) => e.fmt(f),
+            Error::Compress(e) => e.fmt(f),
+            Error::ConfigModules(path) => {
+                write!(f, "{}: 'modules' must be a list of strings: modules = [\"a\", \"b\"]", path.display())
+            }
+            Error::Epoch(text) => write!(f, "SOURCE_DATE_EPOCH '{text}' is not seconds from 0 to 4294967295"),
+            Error::Name(path) => write!(f, "{}: the name is not UTF-8", path.display()),
+        }
+    }
+}
+
+impl From<tree::Error> for Error {
+    fn from(error: tree::Error) -> Error {
+        Error::Tree(error)
+    }
+}
+
+impl From<cpio::Error> for Error {
+    fn from(error: cpio::Error) -> Error {
+        Error::Archive(error)
+    }
+}
+
+/// Folders that PID 1 mounts on or writes in; /tmp as anyone expects it.
+const EMPTY: [(&str, u32); 6] =
+    [("dev", 0o755), ("proc", 0o755), ("sys", 0o755), ("run", 0o755), ("sysroot", 0o755), ("tmp", 0o1777)];
+
+/// Gathers everything that the request asks for.
+///
+/// # Errors
+/// The first thing that is not as it must be.
+pub fn gather(request: &Request) -> Result<(Archive, Selection), Error> {
+    let mut archive = Archive::default();
+    for (name, permissions) in EMPTY {
+        archive.add(Entry { name: name.to_owned(), permissions, kind: Kind::Directory })?;
+    }
+    let binary = read(&request.binary)?;
+    modinfo::check_static(&binary, request.arch).map_err(|e| Error::Binary(request.binary.clone(), e))?;
+    archive.add(file("init", 0o755, binary))?;
+    let link = Kind::Symlink("../init".to_owned());
+    archive.add(Entry { name: "bin/bootward".to_owned(), permissions: 0o777, kind: link })?;
+    for (name, permissions, minor) in [("dev/console", 0o600, (5, 1)), ("dev/null", 0o666, (1, 3))] {
+        let kind = Kind::Character(minor.0, minor.1);
+        archive.add(Entry { name: name.to_owned(), permissions, kind })?;
+    }
+    archive.add(file("etc/initrd-release", 0o644, initrd_release()))?;
+    settings(request, &mut archive)?;
+    let selection = modules(request, &mut archive)?;
+    for addition in &request.additions {
+        archive.add(file(&addition.target, addition.permissions, read(&addition.source)?))?;
+    }
+    Ok((archive, selection))
+}
+
+/// The time of every entry, from SOURCE_DATE_EPOCH.
+///
+/// # Errors
+/// Not a number, or one that the format cannot hold.
+pub fn epoch() -> Result<u32, Error> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Err(_) => Ok(0),
+        Ok(text) if text.is_empty() => Ok(0),
+        Ok(text) => text.parse().map_err(|_| Error::Epoch(text)),
+    }
+}
+
+/// Writes beside the target and renames, so that nobody ever sees half an archive.
+///
+/// # Errors
+/// Any of the steps.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|e| {
+        // The write's own error is the one to tell; a leftover does no harm.
+        let _ = fs::remove_file(&beside);
+        Error::Write(path.to_owned(), e)
+    })
+}
+
+fn settings(request: &Request, archive: &mut Archive) -> Result<(), Error> {
+    let singles = [
+        ("etc/bootward/bootward.toml", &request.config),
+        ("etc/fw_env.config", &request.fw_env_config),
+        ("etc/ostree/prepare-root.conf", &request.prepare_root_conf),
+    ];
+    for (name, source) in singles {
+        if let Some(source) = source {
+            archive.add(file(name, 0o644, read(source)?))?;
+        }
+    }
+    let Some(dir) = &request.keys else { return Ok(()) };
+    archive.directory("etc/bootward/keys")?;
+    for entry in fs::read_dir(dir).map_err(|e| Error::Read(dir.clone(), e))? {
+        let path = entry.map_err(|e| Error::Read(dir.clone(), e))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| Error::Name(path.clone()))?;
+        archive.add(file(&format!("etc/bootward/keys/{name}"), 0o644, read(&path)?))?;
+    }
+    Ok(())
+}
+
+fn modules(request: &Request, archive: &mut Archive) -> Result<Selection, Error> {
+    let names = match &request.config {
+        Some(config) if request.modules.is_empty() => {
+            let text = String::from_utf8_lossy(&read(config)?).into_owned();
+            configured_modules(&text).ok_or_else(|| Error::ConfigModules(config.clone()))?
+        }
+        _ => request.modules.clone(),
+    };
+    let Some(dir) = &request.kernel_tree else {
+        return match names.first() {
+            Some(name) => Err(Error::NoTree(name.clone())),
+            None => Ok(Selection::default()),
+        };
+    };
+    let tree = Tree::open(dir, request.release.as_deref(), request.arch)?;
+    let selection = Selection::of(&names, &tree)?;
+    let folder = format!("lib/modules/{}", tree.release);
+    for module in &selection.modules {
+        archive.add(file(&format!("{folder}/{}", module.file), 0o644, module.bytes.clone()))?;
+    }
+    archive.add(file(&format!("{folder}/modules.dep"), 0o644, selection.modules_dep().into_bytes()))?;
+    archive.add(file(
+        &format!("{folder}/modules.softdep"),
+        0o644,
+        selection.modules_softdep().into_bytes(),
+    ))?;
+    archive.add(file(&format!("{folder}/modules.builtin"), 0o644, tree.builtin_text()?))?;
+    Ok(selection)
+}
+
+/// The strings of the top-level key `modules`; none where the key is not there, `None` where it is no list.
+fn configured_modules(text: &str) -> Option<Vec<String>> {
+    let mut inside = None;
+    for line in text.lines() {
+        let line = line.trim_start();
+        if inside.is_none() && line.starts_with('[') {
+            break;
+        }
+        let rest = match (&inside, line.strip_prefix("modules")) {
+            (None, Some(rest)) => match rest.trim_start().strip_prefix('=') {
+                Some(value) => {
+                    inside = Some(Vec::new());
+                    value.trim_start().strip_prefix('[')?
+                }
+                None => continue,
+            },
+            (None, None) => continue,
+            (Some(_), _) => line,
+        };
+        if strings(rest, inside.as_mut()?)? {
+            return inside;
+        }
+    }
+    // A list that never ends is as wrong as no list.
+    if inside.is_some() { None } else { Some(Vec::new()) }
+}
+
+/// Takes one line's strings; true at the closing bracket, `None` at what does not belong in a list.
+fn strings(line: &str, found: &mut Vec<String>) -> Option<bool> {
+    let mut rest = line.trim_start();
+    loop {
+        let first = rest.chars().next();
+        match first {
+            None | Some('#') => return Some(false),
+            Some(']') => return Some(true),
+            Some(',') => rest = rest.get(1..)?,
+            Some(quote @ ('"' | '\'')) => {
+                let (value, after) = rest.get(1..)?.split_once(quote)?;
+                found.push(value.to_owned());
+                rest = after;
+            }
+            Some(_) => return None,
+        }
+        rest = rest.trim_start();
+    }
+}
+
+/// systemd and libostree take a system with this file for an initramfs.
+fn initrd_release() -> Vec<u8> {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "ID=bootward\nNAME=bootward\nPRETTY_NAME=\"bootward {version} (initramfs)\"\nVERSION_ID={version}\n"
+    )
+    .into_bytes()
+}
+
+fn file(name: &str, permissions: u32, bytes: Vec<u8>) -> Entry {
+    Entry { name: name.to_owned(), permissions, kind: Kind::File(bytes) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|e| Error::Read(path.to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_of_a_configuration() {
+        let list = |text| configured_modules(text).map(|l| l.join(" "));
+        assert_eq!(list("a = 1\nmodules = [\"ext4\", 'vfat'] # x\n").as_deref(), Some("ext4 vfat"));
+        assert_eq!(list("modules=[\n \"a\", # first\n\n \"b\",\n]\n").as_deref(), Some("a b"));
+        assert_eq!(list("modules_x = 1\n[t]\nmodules = [\"no\"]\n").as_deref(), Some(""));
+        assert_eq!(list("modules = []").as_deref(), Some(""));
+        for bad in ["modules = \"a\"", "modules = [1]", "modules = [\"a\"", "modules = [\"a]"] {
+            assert_eq!(list(bad), None, "{bad}");
+        }
+    }
+}
