@@ -21,7 +21,7 @@ pub const TABLE: [(&str, &str); 8] = [
     ("the first bootable one in that order runs the present kernel, or has modules for it", "boot it"),
     ("it does not, and another kernel can be started from here", "kexec into its own kernel"),
     (
-        "it does not, it is the bootloader's second entry, and the bootloader was not asked for it yet",
+        "it does not, it is the bootloader's second entry, and neither `rollback=1` nor the ledger says that it was asked for already",
         "set `rollback=1`, reboot",
     ),
     ("it does not, and nothing else is left", "boot it, with a warning"),

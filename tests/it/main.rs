@@ -1,4 +1,5 @@
 //! Integration tests: the real binary and library against the real tools.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod docs;
 mod env;

@@ -4,3 +4,4 @@
 mod disk;
 mod env;
 mod ledger;
+mod policy_table;
