@@ -4,4 +4,5 @@
 mod disk;
 mod env;
 mod ledger;
+mod policy_device;
 mod policy_table;
