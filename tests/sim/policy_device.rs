@@ -150,6 +150,7 @@ impl Device {
     }
 
     /// From one reset to the next: the end, or what was tried.
+    #[allow(clippy::result_large_err, reason = "a test's Decision, on the stack once")]
     fn boot(&self, memory: &mut Memory, rules: Rules) -> Result<End, Decision> {
         let entry = self.load(memory);
         let mut running = self.deployed.get(entry).map_or(0, |deployed| deployed.kernel);
