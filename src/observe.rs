@@ -1,1 +1,168 @@
-//! x
+//! Gathers everything the decision needs into plain data. Nothing is decided and nothing is written here.
+
+use std::path::Path;
+
+use crate::cmdline::CommandLine;
+use crate::ledger::{DeploymentId, History, file};
+use crate::policy::{Attempts, BootState, Candidate, Facts, Reading, Request};
+use crate::sysroot::{Look, Machine, Named, Sysroot};
+use crate::uboot::store::{Condition, Store, boot_state, recovery_requested};
+
+/// Where to look, and what is known before looking.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// The physical root.
+    pub sysroot: &'a Path,
+    /// The boot directory: `SYSROOT/boot`, or a boot partition of its own.
+    pub boot: &'a Path,
+    /// `fw_env.config`; `None` where the device has no U-Boot.
+    pub env_config: Option<&'a Path>,
+    /// The kernel command line.
+    pub command_line: &'a str,
+    /// The init that is wanted; `None` for the usual places.
+    pub init: Option<&'a str>,
+    /// Release of the running kernel.
+    pub release: &'a str,
+    /// Machine of the running kernel.
+    pub machine: Machine,
+    /// Attempts that an unconfirmed first deployment may take; 0 where the bootloader counts.
+    pub limit: u32,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Observation {
+    /// The deployments in boot order, and what is odd about the sysroot.
+    pub sysroot: Sysroot,
+    /// What the policy is given.
+    pub facts: Facts,
+    /// The state of the bootloader's environment in one sentence.
+    pub environment: String,
+    /// What is worth telling although it does not stop the boot.
+    pub notes: Vec<String>,
+}
+
+/// Looks at everything once.
+pub fn observe(sources: &Sources<'_>) -> Observation {
+    let mut notes = Vec::new();
+    let look = Look {
+        sysroot: sources.sysroot,
+        boot: sources.boot,
+        release: sources.release,
+        machine: sources.machine,
+        init: sources.init,
+    };
+    let sysroot = Sysroot::read(&look).unwrap_or_else(|e| {
+        notes.push(e.to_string());
+        Sysroot::default()
+    });
+    notes.extend(sysroot.notes.iter().map(ToString::to_string));
+    for deployment in &sysroot.deployments {
+        notes.extend(deployment.findings.iter().map(|f| format!("{}: {f}", deployment.name())));
+    }
+    let environment = Environment::read(sources.env_config);
+    if environment.odd {
+        notes.push(environment.sentence.clone());
+    }
+    let command_line = CommandLine::parse(sources.command_line);
+    let named =
+        command_line.value("ostree").and_then(|argument| match sysroot.named(sources.sysroot, argument) {
+            Named::Index(index) => Some(index),
+            Named::Nothing(why) => {
+                notes.push(format!("ostree={argument} is no guide: {why}"));
+                None
+            }
+        });
+    let id = |index| sysroot.deployments.get(index).and_then(|d: &crate::sysroot::Deployment| d.id());
+    let [first, second] = histories(sources.sysroot, [id(0), id(1)], &mut notes);
+    let request = if command_line.has("bootward.recovery") {
+        Some(Request::CommandLine)
+    } else {
+        environment.recovery.then_some(Request::Environment)
+    };
+    let facts = Facts {
+        request,
+        state: environment.state,
+        attempts: Attempts { failed: first.unconfirmed, limit: sources.limit, confirmed: first.confirmed },
+        candidates: sysroot
+            .deployments
+            .iter()
+            .map(|d| Candidate { bootable: d.verdict.is_ok(), kernel: d.kernel })
+            .collect(),
+        named,
+        // Starting another kernel from here is not built yet.
+        kexec: false,
+        loader: environment.writable && !second.loader_asked,
+    };
+    Observation { sysroot, facts, environment: environment.sentence, notes }
+}
+
+/// What the ledger knows of some deployments; nothing where there is no ledger yet.
+fn histories<const N: usize>(
+    sysroot: &Path,
+    ids: [Option<DeploymentId>; N],
+    notes: &mut Vec<String>,
+) -> [History; N] {
+    let mut all = [History::default(); N];
+    let read = file::open(sysroot).and_then(|mut ring| {
+        for (history, id) in all.iter_mut().zip(&ids) {
+            if let Some(id) = id {
+                *history = ring.history(id)?;
+            }
+        }
+        Ok(())
+    });
+    if let Err(e) = read
+        && e.error.kind() != std::io::ErrorKind::NotFound
+    {
+        notes.push(format!("the boot ledger cannot be read, attempts count as none: {e}"));
+    }
+    all
+}
+
+/// The bootloader's environment, as far as the decision needs it.
+#[derive(Debug, Default)]
+struct Environment {
+    state: BootState,
+    recovery: bool,
+    writable: bool,
+    sentence: String,
+    odd: bool,
+}
+
+impl Environment {
+    fn read(config: Option<&Path>) -> Self {
+        let Some(config) = config.filter(|c| c.exists()) else {
+            return Environment { sentence: "there is no U-Boot environment".into(), ..Self::default() };
+        };
+        // Asking whether it can be written comes before reading it: the same store is not opened twice.
+        let opened = Store::open(config)
+            .map(|s| (s, true))
+            .or_else(|_| Store::open_to_read(config).map(|s| (s, false)));
+        let loaded = opened
+            .and_then(|(mut store, writable)| store.load().map(|l| (l, writable && store.is_writable())));
+        match loaded {
+            Ok((loaded, writable)) => Environment {
+                state: boot_state(&loaded),
+                recovery: recovery_requested(&loaded),
+                writable: writable && loaded.image().is_some(),
+                sentence: loaded.condition.to_string(),
+                odd: loaded.condition != Condition::Good,
+            },
+            Err(e) => {
+                let corrupt = Reading::Corrupt;
+                Environment {
+                    state: BootState {
+                        rollback: corrupt,
+                        upgrade_available: corrupt,
+                        bootcount: Reading::Corrupt,
+                        bootlimit: Reading::Corrupt,
+                    },
+                    sentence: format!("the U-Boot environment cannot be read, going on without: {e}"),
+                    odd: true,
+                    ..Self::default()
+                }
+            }
+        }
+    }
+}

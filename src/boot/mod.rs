@@ -1,8 +1,261 @@
 //! PID 1: observe, decide, record, act.
+//!
+//! The stages stand below in their order. Every failure has a next step: the next deployment, then recovery,
+//! then a timed restart. Nothing here returns.
+
+mod act;
 mod diary;
 mod early;
+mod root;
 mod watchdog;
-/// Runs the boot. Never returns in the initramfs.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use log::{LevelFilter, error, info, warn};
+
+use crate::cmdline::CommandLine;
+use crate::config::Config;
+use crate::ledger::Kind;
+use crate::observe::{Observation, Sources, observe};
+use crate::policy::{Action, Decision, Via, decide};
+use crate::recovery::story::{Chapter, Story};
+use crate::recovery::{self, Outcome};
+use crate::sysroot::Machine;
+use diary::Diary;
+use watchdog::Watchdog;
+
+/// Where the physical root is mounted.
+const SYSROOT: &str = "/sysroot";
+/// Where a boot partition of its own is mounted while the boot looks at it.
+const BOOT: &str = "/boot";
+/// The configuration in the initramfs.
+const CONFIG: &str = "/etc/bootward/bootward.toml";
+/// Longest time between two signs of life to the watchdog.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Everything that stays the same for the whole boot.
+struct Boot {
+    command_line: String,
+    config: Config,
+    watchdog: Option<Watchdog>,
+    release: String,
+    diary: Diary,
+}
+
+/// Boots the device. Never returns.
+pub fn run() -> ExitCode {
+    let unmounted = early::prepare();
+    crate::logging::to_kernel(LevelFilter::Info);
+    for (target, errno) in unmounted {
+        error!("cannot mount {target}: {errno}");
+    }
+    std::panic::set_hook(Box::new(|info| {
+        error!("a fault in bootward itself, restarting: {info}");
+        std::thread::sleep(Duration::from_secs(5));
+        act::restart();
+    }));
+    let mut boot = Boot::prepare();
+    loop {
+        match boot.once() {
+            Outcome::Reboot => act::restart(),
+            Outcome::PowerOff => act::power_off(),
+            Outcome::Retry | Outcome::Boot(_) => {}
+        }
+    }
+}
+
+impl Boot {
+    /// Stage 1: what the rest of the boot is done with.
+    fn prepare() -> Self {
+        let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let config = read_config();
+        crate::logging::set_level(level(&config));
+        let mut boot = Boot {
+            command_line,
+            config,
+            watchdog: None,
+            release: crate::sys::kernel_release(),
+            diary: Diary::new(),
+        };
+        info!("version {} for {}, kernel {}", env!("CARGO_PKG_VERSION"), Machine::native(), boot.release);
+        boot.arm_watchdog(false);
+        let modules = format!("/lib/modules/{}", boot.release);
+        crate::modules::load_all(Path::new(&modules), boot.config.modules.iter().map(|m| m.as_str()));
+        // Its driver may have been one of the modules.
+        boot.arm_watchdog(true);
+        boot
+    }
+
+    fn arm_watchdog(&mut self, complain: bool) {
+        let device = self.config.watchdog_device.as_str();
+        if device.is_empty() || self.watchdog.is_some() {
+            return;
+        }
+        match Watchdog::arm(Path::new(device), self.config.watchdog_timeout) {
+            Ok(watchdog) => self.watchdog = Some(watchdog),
+            Err(e) if complain => warn!("watchdog {device} is not armed: {e}"),
+            Err(_) => {}
+        }
+    }
+
+    fn alive(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed();
+        }
+    }
+
+    /// Stages 2 to 7, once over. Comes back only when recovery ended.
+    fn once(&mut self) -> Outcome {
+        if let Err(reason) = root::mount(self) {
+            error!("{reason}");
+            return self.recover(Story { reason, ..Story::default() }, None);
+        }
+        let mut failed: Vec<(usize, String)> = Vec::new();
+        let mut wanted = None;
+        loop {
+            self.alive();
+            let mut observation = self.observe();
+            for (index, _) in &failed {
+                if let Some(candidate) = observation.facts.candidates.get_mut(*index) {
+                    candidate.bootable = false;
+                }
+            }
+            let mut decision = decide(&observation.facts);
+            if let Some(index) = wanted.take() {
+                decision.action = Action::Boot { index, via: Via::Direct };
+            }
+            self.tell(&observation, &decision);
+            if let Action::Boot { index, via } = decision.action {
+                let why = self.boot(&observation, &decision, index, via);
+                error!("deployment {index} does not boot: {why}");
+                failed.push((index, why));
+                continue;
+            }
+            let story = story(&observation, &decision, &failed);
+            let recovery = match self.recover(story, Some(&observation)) {
+                Outcome::Boot(index) => {
+                    failed.retain(|f| f.0 != index);
+                    wanted = Some(index);
+                    continue;
+                }
+                other => other,
+            };
+            root::unmount();
+            return recovery;
+        }
+    }
+
+    /// Stage 3.
+    fn observe(&self) -> Observation {
+        let boot = if self.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT };
+        observe(&Sources {
+            sysroot: Path::new(SYSROOT),
+            boot: Path::new(boot),
+            env_config: Some(Path::new(self.config.env.as_str())),
+            command_line: &self.command_line,
+            init: self.init(),
+            release: &self.release,
+            machine: Machine::native(),
+            limit: self.config.ledger_limit,
+        })
+    }
+
+    /// The init that was asked for: `init=` of the command line, else the configuration's.
+    fn init(&self) -> Option<&str> {
+        let asked = CommandLine::parse(&self.command_line).value("init");
+        // libostree without an initramfs of its own puts its prepare-root there; that is not an init.
+        let asked = asked.filter(|init| !init.ends_with("/ostree-prepare-root"));
+        asked.or(Some(self.config.init.as_str())).filter(|init| !init.is_empty())
+    }
+
+    /// Says and notes down what was found and decided; written when the attempt is recorded.
+    fn tell(&mut self, observation: &Observation, decision: &Decision) {
+        for note in &observation.notes {
+            warn!("{note}");
+            self.diary.note(Kind::Note, None, note);
+        }
+        for (index, deployment) in observation.sysroot.deployments.iter().enumerate() {
+            match &deployment.verdict {
+                Ok(()) => info!("deployment {index}: {}", deployment.name()),
+                Err(fault) => {
+                    warn!("deployment {index}: {} is broken: {fault}", deployment.name());
+                    self.diary.note(Kind::Skipped, deployment.id(), &fault.to_string());
+                }
+            }
+        }
+        info!("{}", observation.environment);
+        info!("decision: {decision}");
+    }
+
+    /// Stages 5 to 7 for one deployment. Comes back only when it failed, with the reason.
+    fn boot(&mut self, observation: &Observation, decision: &Decision, index: usize, via: Via) -> String {
+        let Some(deployment) = observation.sysroot.deployments.get(index) else {
+            return "there is no such deployment".into();
+        };
+        let kind = if via == Via::Loader { Kind::LoaderAsked } else { Kind::Attempt };
+        self.diary.note(kind, deployment.id(), &decision.to_string());
+        self.diary.write(Path::new(SYSROOT));
+        let why = match via {
+            Via::Loader => act::ask_loader(self),
+            Via::Direct | Via::Kexec | Via::Mismatched => act::hand_over(self, deployment),
+        };
+        self.diary.note(Kind::Failed, deployment.id(), &why);
+        why
+    }
+
+    fn recover(&mut self, story: Story, observation: Option<&Observation>) -> Outcome {
+        self.diary.note(Kind::Recovery, None, &story.reason);
+        if let Some(observation) = observation {
+            self.diary.write(Path::new(SYSROOT));
+            act::consume_request(self, observation);
+        }
+        let console = self.config.recovery_console.clone();
+        let settings = recovery::Settings {
+            console: Path::new(console.as_str()),
+            reboot_after: self.config.recovery_reboot_after,
+            heartbeat: HEARTBEAT,
+        };
+        recovery::run(&story, &settings, || self.alive(), |line| act::print_ledger(Path::new(SYSROOT), line))
+    }
+}
+
+fn story(observation: &Observation, decision: &Decision, failed: &[(usize, String)]) -> Story {
+    let chapters = observation.sysroot.deployments.iter().enumerate().map(|(index, deployment)| Chapter {
+        name: deployment.name(),
+        why: match (failed.iter().find(|f| f.0 == index), &deployment.verdict) {
+            (Some((_, why)), _) => why.clone(),
+            (None, Err(fault)) => fault.to_string(),
+            (None, Ok(())) => "not tried; nothing is known to be wrong with it".into(),
+        },
+    });
+    Story {
+        reason: decision.rule.to_string(),
+        deployments: chapters.collect(),
+        notes: observation.notes.clone(),
+    }
+}
+
+fn read_config() -> Config {
+    let (config, complaints) = match std::fs::read(CONFIG) {
+        Ok(file) => Config::parse(&file),
+        Err(e) => {
+            if e.kind() != std::io::ErrorKind::NotFound {
+                error!("{CONFIG} cannot be read, every setting has its default: {e}");
+            }
+            return Config::default();
+        }
+    };
+    for complaint in &complaints.first {
+        error!("{CONFIG}: {complaint}");
+    }
+    if complaints.count as usize > complaints.first.len() {
+        error!("{CONFIG}: {} lines in all were skipped", complaints.count);
+    }
+    config
+}
+
+fn level(config: &Config) -> LevelFilter {
+    config.log_level.parse().unwrap_or(LevelFilter::Info)
 }

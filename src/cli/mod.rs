@@ -7,6 +7,7 @@ pub mod env;
 pub mod log;
 pub mod options;
 pub mod prepare_root;
+pub mod status;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,12 @@ struct Verb {
 
 /// Every verb, in the order in which `--help` shows them.
 const VERBS: &[Verb] = &[
+    Verb { name: "status", summary: "deployments, boot state, what boots next and why", run: status::status },
+    Verb {
+        name: "decide",
+        summary: "what the guardian would do with a sysroot, as a dry run",
+        run: status::dry_run,
+    },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     Verb {

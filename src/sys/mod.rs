@@ -6,3 +6,8 @@ pub mod mount;
 pub mod time;
 pub mod tree;
 pub mod watchdog;
+
+/// The release of the running kernel, as `uname -r` prints it; empty where the kernel does not tell.
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|n| n.release().to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,90 @@
+//! Stage 2: the physical root, and the boot partition where it has one of its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use log::{info, warn};
+use nix::mount::{MntFlags, umount2};
+
+use crate::block::find::{Places, find};
+use crate::block::root::{Options, mount_device};
+use crate::block::spec::{RootSpec, SpecError};
+use crate::cmdline::CommandLine;
+
+use super::{BOOT, Boot, HEARTBEAT, SYSROOT};
+
+/// Seconds that `rootdelay=` may ask for at most.
+const DELAY_MAX: u64 = 600;
+
+/// Finds and mounts the root.
+pub fn mount(boot: &mut Boot) -> Result<(), String> {
+    let command_line = boot.command_line.clone();
+    let command_line = CommandLine::parse(&command_line);
+    let spec = spec(&command_line, boot.config.root_device.as_str()).map_err(|e| e.to_string())?;
+    let delay = command_line.value("rootdelay").and_then(|d| d.parse().ok()).unwrap_or(0);
+    if delay > 0 {
+        std::thread::sleep(Duration::from_secs(delay.min(DELAY_MAX)));
+    }
+    let fstype = boot.config.root_fstype.clone();
+    let flags = boot.config.root_flags.clone();
+    // The kernel's own rule: of `ro` and `rw` the last one counts. Without either it is mounted writable.
+    let last = command_line.arguments().filter(|a| a.value.is_none() && (a.is("ro") || a.is("rw"))).last();
+    let options = Options {
+        fstype: command_line.value("rootfstype").unwrap_or(&fstype),
+        flags: command_line.value("rootflags").unwrap_or(&flags),
+        read_only: last.is_some_and(|a| a.is("ro")),
+    };
+    mount_one(boot, &spec, Path::new(SYSROOT), &options)?;
+    if boot.config.boot_device.is_empty() {
+        return Ok(());
+    }
+    let device = boot.config.boot_device.clone();
+    let fstype = boot.config.boot_fstype.clone();
+    let options = Options { fstype: &fstype, flags: "nosuid,nodev,noexec", read_only: true };
+    // Without it the deployments on the root still boot, in an order of their own.
+    let mounted = RootSpec::parse(&device)
+        .map_err(|e| e.to_string())
+        .and_then(|spec| mount_one(boot, &spec, Path::new(BOOT), &options));
+    if let Err(e) = mounted {
+        warn!("the boot partition is not there, going on without: {e}");
+    }
+    Ok(())
+}
+
+/// Takes both away again, for the next try or before the hand-over.
+pub fn unmount() {
+    unmount_boot();
+    if let Err(e) = umount2(SYSROOT, MntFlags::MNT_DETACH) {
+        warn!("{SYSROOT} stays mounted: {e}");
+    }
+}
+
+/// Takes the boot partition away; the OS mounts its own.
+pub fn unmount_boot() {
+    // EINVAL: none is mounted.
+    let _ = umount2(BOOT, MntFlags::MNT_DETACH);
+}
+
+/// `ostree_root=`, else `root=`, else the configuration's; a ram disk is no root.
+fn spec(command_line: &CommandLine<'_>, default: &str) -> Result<RootSpec, SpecError> {
+    let given = [command_line.value("ostree_root"), command_line.value("root"), Some(default)];
+    let text = given.into_iter().flatten().find(|t| !t.is_empty() && !t.starts_with("/dev/ram"));
+    RootSpec::parse(text.unwrap_or(""))
+}
+
+fn mount_one(boot: &mut Boot, spec: &RootSpec, target: &Path, options: &Options<'_>) -> Result<(), String> {
+    let patience = Duration::from_secs(u64::from(boot.config.root_timeout));
+    let mut waiting = false;
+    let device = find(spec, &Places::default(), patience, HEARTBEAT, || {
+        if !waiting {
+            info!("waiting for {spec}");
+            waiting = true;
+        }
+        boot.alive();
+    })
+    .map_err(|e| e.to_string())?;
+    let _ = std::fs::create_dir_all(target);
+    mount_device(&device, target, options).map_err(|e| e.to_string())?;
+    info!("{spec} is {}, mounted at {}", device.node.display(), target.display());
+    Ok(())
+}
