@@ -148,3 +148,38 @@ fn signed(text: &str) -> Option<i64> {
     let value = i64::try_from(value?).ok()?;
     Some(if negative { -value } else { value })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_libubootenv_reads_them() {
+        let text = b"# c\n\n/dev/a -0x4000 4000 0x200 1 # x\r\n\t/dev/b 010 0x4000 200 2 1\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.first, Place { device: "/dev/a", offset: -0x4000, size: 0x4000 });
+        assert_eq!(config.second, Some(Place { device: "/dev/b", offset: 8, size: 0x4000 }));
+    }
+
+    #[test]
+    fn each_mistake_has_its_line() {
+        for (text, wanted) in [
+            (b"# only\n".as_slice(), ConfigError::Empty),
+            (b"\n/dev/a 0\n", ConfigError::Fields(2)),
+            (b"/d 0 400 1 1 1 1", ConfigError::Fields(1)),
+            (b"/d x 400", ConfigError::Offset(1)),
+            (b"/d +-1 400", ConfigError::Offset(1)),
+            (b"/d 09 400", ConfigError::Offset(1)),
+            (b"/d 99999999999999999999 400", ConfigError::Offset(1)),
+            (b"/d 0 0", ConfigError::Size(1)),
+            (b"/d 0 100001", ConfigError::Size(1)),
+            (b"/d 0 400 z", ConfigError::Sector(1)),
+            (b"/d 0 400\n/d 400 800", ConfigError::UnequalSizes(2)),
+            (b"/d 0 400\n/d 400 400\n/d 800 400", ConfigError::TooMany(3)),
+            (b"#\nuboot:\n  size: 1", ConfigError::Yaml(2)),
+            (b"\xFF", ConfigError::Encoding(1)),
+        ] {
+            assert_eq!(Config::parse(text), Err(wanted), "{}", String::from_utf8_lossy(text));
+        }
+    }
+}

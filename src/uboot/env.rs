@@ -300,3 +300,95 @@ impl Out<'_> {
         self.at = self.at.saturating_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with a good CRC over any data.
+    fn seal(kind: Kind, flag: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = crc32fast::hash(data).to_le_bytes().to_vec();
+        bytes.extend((kind == Kind::Redundant).then_some(flag));
+        bytes.extend(data);
+        bytes
+    }
+
+    fn set<'a>(name: &'a str, value: &'a str) -> Edit<'a> {
+        Edit { name: name.as_bytes(), value: Some(value.as_bytes()) }
+    }
+
+    #[test]
+    fn entries_that_nobody_names_keep_their_bytes_and_order() {
+        let old = seal(Kind::Single, 0, b"z=1\0broken\0=x\0a=2\0d=3\0d=4\0\0rest");
+        let old = Image::parse(&old, Kind::Single).unwrap();
+        let mut new = [0xEE; 64];
+        let edits = [set("m", "5"), set("a", "6"), set("c", "7"), set("d", "8"), set("m", "9")];
+        rewrite(&old, &edits, Kind::Redundant, 3, &mut new).unwrap();
+        let image = Image::parse(&new, Kind::Redundant).unwrap();
+        assert_eq!(image.flag, 3);
+        let wanted: &[u8] = b"c=7\0m=9\0z=1\0broken\0=x\0a=6\0d=8\0\0";
+        assert_eq!(&image.data[..wanted.len()], wanted);
+        assert!(image.data[wanted.len()..].iter().all(|&b| b == 0));
+        assert_eq!((old.get(b"d"), old.get(b"broken"), old.get(b"")), (Some(b"4".as_slice()), None, None));
+    }
+
+    #[test]
+    fn it_fits_to_the_last_byte_and_says_how_much_is_missing() {
+        let mut room = [0; 4 + 5];
+        rewrite(&Image::EMPTY, &[set("a", "x")], Kind::Single, 0, &mut room).unwrap();
+        assert_eq!(&room[4..], b"a=x\0\0");
+        let result = rewrite(&Image::EMPTY, &[set("a", "xy")], Kind::Single, 0, &mut room);
+        assert_eq!(result, Err(EditError::Overflow { needed: 10, size: 9 }));
+    }
+
+    #[test]
+    fn names_and_values_that_break_the_format_are_refused() {
+        let mut room = [0; 32];
+        let mut with = |name, value| rewrite(&Image::EMPTY, &[set(name, value)], Kind::Single, 0, &mut room);
+        assert_eq!(with("", "x"), Err(EditError::Name(0)));
+        assert_eq!(with("a=b", "x"), Err(EditError::Name(0)));
+        assert_eq!(with("a\0", "x"), Err(EditError::Name(0)));
+        assert_eq!(with("a", "x\0y=z"), Err(EditError::Value(0)));
+    }
+
+    #[test]
+    fn an_image_that_ends_inside_an_entry_is_read_but_not_rewritten() {
+        let old = seal(Kind::Single, 0, b"a=1\0b=2");
+        let old = Image::parse(&old, Kind::Single).unwrap();
+        assert_eq!(old.get(b"a"), Some(b"1".as_slice()));
+        assert_eq!(rewrite(&old, &[], Kind::Single, 0, &mut [0; 64]), Err(EditError::Truncated));
+        let whole = seal(Kind::Single, 0, b"a=1\0b=2\0");
+        assert!(!Image::parse(&whole, Kind::Single).unwrap().is_truncated());
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic() {
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        for round in 0..20_000 {
+            let mut byte = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            };
+            let length = usize::from(byte()) % 40;
+            let data: Vec<u8> = (0..length).map(|_| b"\0\0=ab\xFF"[usize::from(byte()) % 6]).collect();
+            let kind = if round % 2 == 0 { Kind::Single } else { Kind::Redundant };
+            let _ = Image::parse(&data, kind);
+            let bytes = seal(kind, 1, &data);
+            let Ok(image) = Image::parse(&bytes, kind) else { continue };
+            let mut new = [0; 64];
+            if rewrite(&image, &[set("a", "q"), Edit { name: b"b", value: None }], kind, 0, &mut new).is_ok()
+            {
+                let new = Image::parse(&new, kind).unwrap();
+                assert_eq!((new.get(b"a"), new.get(b"b")), (Some(b"q".as_slice()), None), "{data:?}");
+                let keep = |i: &Image| {
+                    i.entries().filter(|e| !e.starts_with(b"a=") && !e.starts_with(b"b=")).count()
+                };
+                assert_eq!(keep(&new), keep(&image), "{data:?}");
+            } else {
+                assert!(image.is_truncated(), "{data:?}");
+            }
+        }
+    }
+}

@@ -113,3 +113,30 @@ fn newer(a: u8, b: u8, scheme: Scheme) -> Slot {
     };
     if second { Slot::Second } else { Slot::First }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boolean_scheme_follows_fw_env() {
+        let good = |flag| Copy::Good { flag };
+        for (a, b, wanted) in [
+            (1, 0, Slot::First),
+            (0, 1, Slot::Second),
+            (1, 1, Slot::First),
+            (255, 1, Slot::First),
+            (1, 255, Slot::Second),
+            (255, 255, Slot::First),
+        ] {
+            let choice = choose(good(a), good(b), Scheme::Boolean);
+            assert_eq!((choice.active, choice.next_flag), (Some(wanted), 1), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_dead_first_slot_is_not_where_a_new_environment_goes() {
+        assert_eq!(choose(Copy::Unreadable, Copy::BadCrc, Scheme::Incremental).next, Slot::Second);
+        assert_eq!(choose(Copy::BadCrc, Copy::BadCrc, Scheme::Incremental).next, Slot::First);
+    }
+}

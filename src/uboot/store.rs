@@ -432,3 +432,20 @@ fn number(value: Option<&[u8]>) -> Reading<u32> {
         Some(_) => Reading::Corrupt,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_and_numbers_that_are_no_such_thing_are_corrupt() {
+        assert_eq!(flag(Some(b"1")), Reading::Value(true));
+        assert_eq!(flag(Some(b"0")), Reading::Value(false));
+        assert_eq!(flag(Some(b"yes")), Reading::Corrupt);
+        assert_eq!(flag(None), Reading::Absent);
+        assert_eq!(number(Some(b"0012")), Reading::Value(12));
+        for bad in [b"-1".as_slice(), b"+1", b"0x2", b"4294967296", b"1 ", b"\xFF"] {
+            assert_eq!(number(Some(bad)), Reading::Corrupt);
+        }
+    }
+}

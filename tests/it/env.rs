@@ -114,7 +114,8 @@ fn the_same_edits_give_the_bytes_that_fw_setenv_gives() {
             if !(there && random.below(3) == 0) {
                 arguments.push(&value);
             }
-            let set = [&["env", "set", "-c", &ours.config()], arguments.as_slice()].concat();
+            let config = ours.config();
+            let set = [&["env", "set", "-c", &config], arguments.as_slice()].concat();
             assert!(bootward(&set).status.success());
             ok("fw_setenv", &[&["-c", &theirs.config()], arguments.as_slice()].concat());
             assert_eq!(ours.copies(), theirs.copies(), "{size:#x} {redundant} round {round}: {arguments:?}");
