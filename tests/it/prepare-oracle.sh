@@ -35,12 +35,25 @@ mmdebstrap --quiet --variant=extract --include=base-files,libostree-1-1 --keyrin
 dpkg-deb -x "$scratch"/ostree-boot_*.deb "$scratch/deb"
 mkdir -p "$scratch/tree/usr/lib/ostree"
 cp "$scratch/deb/usr/lib/ostree/ostree-prepare-root" "$scratch/tree/usr/lib/ostree/"
-# No configuration of Debian's own: each test writes the one it is about.
-rm -f "$scratch/tree/usr/lib/ostree/prepare-root.conf" "$scratch/tree/etc/ostree/prepare-root.conf"
+# Kept: the tool, what it loads, and libgcc_s for ours. Debian's own configuration is not: each test writes its.
+loader=$(cd "$scratch/tree" && ls usr/lib64/ld-linux*.so.* usr/lib/ld-linux*.so.* lib64/ld-linux*.so.* 2>/dev/null | head -n 1)
+small=$scratch/small
+mkdir -p "$small/usr/lib64" "$small/usr/lib"
+ln -s usr/lib64 "$small/lib64"
+ln -s usr/lib "$small/lib"
+{
+    chroot "$scratch/tree" "/$loader" --list /usr/lib/ostree/ostree-prepare-root | grep -o '/[^ ]*'
+    (cd "$scratch/tree" && find usr/lib -name 'libgcc_s.so.1')
+    echo "$loader"
+    echo usr/lib/ostree/ostree-prepare-root
+} | sort -u | while read -r file; do
+    mkdir -p "$small/$(dirname "$file")"
+    cp -L "$scratch/tree/$file" "$small/$file"
+done
 # Status 1 is the usage message; anything above is a loader or library that is missing.
 status=0
-chroot "$scratch/tree" /usr/lib/ostree/ostree-prepare-root >/dev/null 2>&1 || status=$?
+chroot "$small" /usr/lib/ostree/ostree-prepare-root >/dev/null 2>&1 || status=$?
 [ $status -eq 1 ] || { echo "prepare-oracle: the tool of $suite does not run (status $status)" >&2; exit 1; }
 rm -rf "$tree"
-touch "$scratch/tree/.complete"
-mv "$scratch/tree" "$tree"
+touch "$small/.complete"
+mv "$small" "$tree"

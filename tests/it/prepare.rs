@@ -1,0 +1,352 @@
+//! `bootward prepare-root` against Debian's ostree-prepare-root, and against failures.
+//!
+//! Each run has a mount namespace of its own, with the tree of `prepare-oracle.sh` as initramfs and a sysroot
+//! that the real `ostree` made. Needs root.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use bootward::mounts::booted::Booted;
+use procfs::process::{MountInfo, MountOptFields};
+
+/// One configuration that both tools are given.
+struct Case {
+    name: &'static str,
+    /// Shell text; works in the initramfs, `$deployment` is the deployment.
+    setup: &'static str,
+    /// Added to the command line.
+    cmdline: &'static str,
+    /// Where the results differ from Debian 13's 2025.2, and why.
+    differs: &'static [Difference],
+}
+
+/// A difference that is meant. Each must show, and nothing else may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Difference {
+    /// Ours succeeds where the oracle fails.
+    OracleRefuses(&'static str),
+    /// Ours refuses where the oracle goes on.
+    WeRefuse(&'static str),
+}
+
+const READONLY: &str = "printf '[sysroot]\\nreadonly=true\\n' >>usr/lib/ostree/prepare-root.conf;";
+const HOTFIX: &str = "mkdir $deployment/.usr-ovl-upper $deployment/.usr-ovl-work;";
+
+const CASES: &[Case] = &[
+    Case { name: "default", setup: "", cmdline: "", differs: &[] },
+    Case { name: "readonly-usr-lib", setup: READONLY, cmdline: "", differs: &[] },
+    Case {
+        name: "readonly-etc",
+        setup: "printf '[sysroot]\\nreadonly=1\\n' >etc/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "etc-replaces-usr-lib",
+        setup: "printf '[sysroot]\\nreadonly=true\\n' >usr/lib/ostree/prepare-root.conf
+            printf '[etc]\\ntransient=false\\n' >etc/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "readonly-legacy",
+        setup: "printf '[sysroot]\\nreadonly=true\\n' >>sysroot/ostree/repo/config",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "readonly-false-legacy-true",
+        setup: "printf '[sysroot]\\nreadonly=false\\n' >usr/lib/ostree/prepare-root.conf
+            printf '[sysroot]\\nreadonly=true\\n' >>sysroot/ostree/repo/config",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "etc-transient-writable",
+        setup: "printf '[etc]\\ntransient=true\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "etc-transient-readonly",
+        setup: "printf '[etc]\\ntransient=true\\n[sysroot]\\nreadonly=true\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case { name: "hotfix", setup: HOTFIX, cmdline: "", differs: &[] },
+    Case {
+        name: "hotfix-readonly",
+        setup: "mkdir $deployment/.usr-ovl-upper $deployment/.usr-ovl-work
+            printf '[sysroot]\\nreadonly=true\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case { name: "read-only-medium", setup: "mount -o remount,ro sysroot", cmdline: "", differs: &[] },
+    Case {
+        name: "read-only-medium-hotfix",
+        setup: "mkdir $deployment/.usr-ovl-upper $deployment/.usr-ovl-work; mount -o remount,ro sysroot",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "read-only-mount-readonly",
+        setup: "printf '[sysroot]\\nreadonly=true\\n' >usr/lib/ostree/prepare-root.conf
+            mount -o remount,bind,ro sysroot",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "shared-propagation",
+        setup: "mount --make-rshared sysroot; mount --make-rshared run",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "composefs-off-by-argument",
+        setup: "printf '[composefs]\\nenabled=yes\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: " ostree.prepare-root.composefs=0",
+        differs: &[],
+    },
+    Case {
+        name: "composefs-maybe-no-image",
+        setup: "printf '[composefs]\\nenabled=maybe\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "composefs-signed-off-by-argument",
+        setup: "printf '[composefs]\\nenabled=signed\\nkeypath=/key\\n' >usr/lib/ostree/prepare-root.conf
+            echo AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= >key",
+        cmdline: " ostree.prepare-root.composefs=0",
+        differs: &[Difference::WeRefuse("an argument must not switch off verification")],
+    },
+    Case {
+        name: "composefs-yes",
+        setup: "printf '[composefs]\\nenabled=yes\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "wrong-boolean",
+        setup: "printf '[sysroot]\\nreadonly=maybe\\n' >usr/lib/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "wrong-line",
+        setup: "echo readonly >etc/ostree/prepare-root.conf",
+        cmdline: "",
+        differs: &[],
+    },
+    Case {
+        name: "run-ostree-exists",
+        setup: "mkdir run/ostree",
+        cmdline: "",
+        differs: &[Difference::OracleRefuses("a second attempt must be possible")],
+    },
+];
+
+/// What a run left behind, made comparable.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    succeeded: bool,
+    mounts: Vec<String>,
+    run: String,
+    slash: String,
+}
+
+struct Run {
+    outcome: Outcome,
+    before: Vec<String>,
+    booted: Option<Vec<u8>>,
+    device_inode: (u64, u64),
+    stderr: String,
+    _out: tempfile::TempDir,
+}
+
+fn lab() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab")
+}
+
+fn done(output: Output, what: &str) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{what}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(name)
+}
+
+fn oracle(suite: &'static str) -> PathBuf {
+    static ONCE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = ONCE.lock();
+    let mut command = Command::new(script("prepare-oracle.sh"));
+    done(command.arg(suite).arg(lab()).output().unwrap(), "prepare-oracle.sh");
+    lab().join(format!("prepare-oracle-{suite}"))
+}
+
+/// A sysroot that the real `ostree` made, and the `ostree=` of its deployment.
+fn template() -> &'static (tempfile::TempDir, String) {
+    static TEMPLATE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        fs::create_dir_all(lab()).unwrap();
+        let directory = tempfile::tempdir_in(lab()).unwrap();
+        let shell = "set -eu; cd \"$1\"; mkdir -p tree sysroot; cd tree
+            mkdir -p usr/bin usr/etc usr/lib/modules/6.1.0 boot var sysroot run dev proc sys
+            echo kernel >usr/lib/modules/6.1.0/vmlinuz; echo initramfs >usr/lib/modules/6.1.0/initramfs.img
+            echo ID=os >usr/etc/os-release; cd ..
+            ostree admin init-fs sysroot; ostree admin --sysroot=sysroot os-init os
+            ostree --repo=sysroot/ostree/repo commit -b os --tree=dir=tree
+            ostree admin --sysroot=sysroot deploy --os=os os
+            chattr -R -i sysroot/ostree/deploy/os/deploy/*.0 2>/dev/null || :
+            cat sysroot/boot/loader/entries/*.conf >options";
+        let output = Command::new("sh").args(["-c", shell, "sh"]).arg(directory.path()).output().unwrap();
+        done(output, "the ostree command");
+        let options = fs::read_to_string(directory.path().join("options")).unwrap();
+        let link = options.split_whitespace().find(|o| o.starts_with("ostree=")).unwrap().to_string();
+        (directory, link)
+    })
+}
+
+fn run(tree: &Path, setup: &str, cmdline: &str, tool: &[&str]) -> Run {
+    assert!(nix::unistd::geteuid().is_root(), "this test mounts: run it as root");
+    let out = tempfile::tempdir_in(lab()).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private"]).arg(script("prepare-run.sh")).arg(tree);
+    command.arg(template().0.path().join("sysroot")).arg(out.path()).arg(setup).args(tool);
+    command.env("BOOTWARD", env!("CARGO_BIN_EXE_bootward")).env("CMDLINE", cmdline);
+    done(command.output().unwrap(), "prepare-run.sh");
+    let read = |name: &str| fs::read_to_string(out.path().join(name)).unwrap();
+    let booted = fs::read(out.path().join("booted")).ok();
+    if booted.is_some() {
+        assert_eq!(read("booted-mode").trim(), "644");
+    }
+    let stat = read("stat");
+    let (device, inode) = stat.trim().split_once(' ').unwrap();
+    let root = fs::canonicalize(out.path()).unwrap().join("root");
+    Run {
+        outcome: Outcome {
+            succeeded: read("status").trim() == "0",
+            mounts: mounts(&read("mountinfo"), &root),
+            run: unrandom(&read("run")),
+            slash: read("slash"),
+        },
+        before: mounts(&read("before"), &root),
+        booted,
+        device_inode: (device.parse().unwrap(), inode.parse().unwrap()),
+        stderr: read("stderr"),
+        _out: out,
+    }
+}
+
+/// The mounts below `root`, a line each, sorted; without what differs between any two runs.
+fn mounts(mountinfo: &str, root: &Path) -> Vec<String> {
+    let mut lines: Vec<String> = mountinfo
+        .lines()
+        .map(|line| MountInfo::from_line(line).unwrap())
+        .filter_map(|m| {
+            let place = m.mount_point.strip_prefix(root).ok().filter(|p| !p.starts_with("proc/cmdline"))?;
+            let mut propagation: Vec<&str> = m.opt_fields.iter().map(propagation).collect();
+            propagation.sort();
+            let sorted = |options: std::collections::HashMap<String, Option<String>>| {
+                let mut options: Vec<String> =
+                    options.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect();
+                options.sort();
+                options.join(",")
+            };
+            let (options, superblock) = (sorted(m.mount_options), sorted(m.super_options));
+            let source = m.mount_source.unwrap_or_default();
+            let line =
+                format!("/{} {source} {} {options} {superblock} {propagation:?}", place.display(), m.root);
+            Some(unrandom(&format!("{line} {}", m.fs_type)))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn propagation(field: &MountOptFields) -> &'static str {
+    match field {
+        MountOptFields::Shared(_) => "shared",
+        MountOptFields::Master(_) => "master",
+        MountOptFields::PropagateFrom(_) => "propagate_from",
+        MountOptFields::Unbindable => "unbindable",
+    }
+}
+
+/// The six random letters of the transient `/etc` taken out.
+fn unrandom(text: &str) -> String {
+    let mut parts = text.split("transient-etc.");
+    let mut result = parts.next().unwrap().to_string();
+    for part in parts {
+        result.push_str("transient-etc.XXXXXX");
+        result.push_str(&part[6..]);
+    }
+    result
+}
+
+fn cmdline(case: &Case) -> String {
+    format!("quiet root=/dev/null {}{}", template().1, case.cmdline)
+}
+
+fn theirs(suite: &'static str, case: &Case) -> Run {
+    let tool = "/usr/lib/ostree/ostree-prepare-root";
+    run(&oracle(suite), case.setup, &cmdline(case), &[tool, "/sysroot"])
+}
+
+fn ours(suite: &'static str, case: &Case, options: &[&str]) -> Run {
+    let mut tool = vec!["/bootward", "prepare-root"];
+    tool.extend_from_slice(options);
+    tool.push("/sysroot");
+    run(&oracle(suite), case.setup, &cmdline(case), &tool)
+}
+
+/// All cases against Debian 13's 2025.2, which still binds `/boot`.
+#[test]
+fn equals_debian_13() {
+    for case in CASES {
+        let (theirs, ours) = (theirs("trixie", case), ours("trixie", case, &["--bind-boot"]));
+        let why = format!("{}\ntheirs: {}\nours: {}", case.name, theirs.stderr, ours.stderr);
+        match case.differs {
+            [] if theirs.outcome.succeeded => {
+                assert_eq!(ours.outcome, theirs.outcome, "{why}");
+                assert_eq!(theirs.before, ours.before, "{why}");
+                compare_booted(&ours, &theirs, case);
+            }
+            [] | [Difference::WeRefuse(_)] => {
+                assert_eq!(theirs.outcome.succeeded, !case.differs.is_empty(), "{why}");
+                assert!(!ours.outcome.succeeded, "{why}");
+                assert_eq!(ours.outcome.mounts, ours.before, "a refusal changes nothing: {why}");
+                assert_eq!((ours.outcome.run.as_str(), &ours.booted), ("", &None), "{why}");
+                assert!(ours.stderr.starts_with("bootward: prepare-root: "), "{why}");
+            }
+            [Difference::OracleRefuses(_)] => {
+                assert!(!theirs.outcome.succeeded && ours.outcome.succeeded, "{why}");
+            }
+            _ => panic!("{}: one difference a case", case.name),
+        }
+    }
+}
+
+/// 2025.2 does not know `root.transient-ro` (since v2025.4) yet; all else must be the same, byte for byte.
+fn compare_booted(ours: &Run, theirs: &Run, case: &Case) {
+    let (ours_booted, theirs_booted) = (ours.booted.as_ref().unwrap(), theirs.booted.as_ref().unwrap());
+    let (mut a, mut b) = (Booted::from_bytes(ours_booted), Booted::from_bytes(theirs_booted));
+    assert_eq!(a.device_inode, Some(ours.device_inode), "{}", case.name);
+    assert_eq!(b.device_inode, Some(theirs.device_inode), "{}", case.name);
+    b.device_inode = a.device_inode;
+    assert_eq!(a.transient_etc.is_some(), b.transient_etc.is_some(), "{}", case.name);
+    a.transient_etc.clone_from(&b.transient_etc);
+    assert_eq!(a, b, "{}", case.name);
+}
+
+#[test]
+fn scripts_are_executable() {
+    for name in ["prepare-oracle.sh", "prepare-run.sh"] {
+        assert_ne!(fs::metadata(script(name)).unwrap().permissions().mode() & 0o111, 0, "{name}");
+    }
+}
