@@ -112,8 +112,13 @@ impl Selection {
             }
             return Ok(Vec::new());
         }
-        let providers = tree.providers(&plain)?;
-        if providers.is_empty() {
+        // What is built in may have a faster loadable sibling (crc32c and crc32c-intel), which modprobe loads too.
+        let builtin = tree.is_builtin_alias(&plain);
+        let providers = tree.providers(&plain, !builtin)?;
+        if builtin && !self.builtin.contains(&plain) {
+            self.builtin.push(plain);
+        }
+        if providers.is_empty() && !builtin {
             return Err(Error::Unknown(name.to_owned(), by.map(str::to_owned), tree.near(name)));
         }
         Ok(providers)

@@ -147,12 +147,14 @@ impl Tree {
         self.files.iter().position(|(n, _)| n == name).unwrap_or(usize::MAX)
     }
 
-    /// Whether the kernel has it without loading anything, by name or by alias.
+    /// Whether a module of this name is part of the kernel.
     pub fn is_builtin(&self, name: &str) -> bool {
-        let has = |wanted: &str| {
-            self.builtin.iter().any(|b| b == wanted) || self.builtin_aliases.iter().any(|b| b == wanted)
-        };
-        has(&normal(name)) || has(&format!("crypto_{}", normal(name)))
+        self.builtin.contains(&normal(name))
+    }
+
+    /// Whether something that is part of the kernel provides an alias.
+    pub fn is_builtin_alias(&self, alias: &str) -> bool {
+        spellings(alias).iter().any(|wanted| self.builtin_aliases.contains(wanted))
     }
 
     /// The text of modules.builtin, which goes into the initramfs as it is.
@@ -183,13 +185,16 @@ impl Tree {
     }
 
     /// The modules that provide an alias, in the tree's order: `crc32c` is found as `crypto-crc32c` too.
+    /// The crypto and library folders are searched first, the rest only where that found nothing and
+    /// `everywhere` is asked for: a whole compressed tree takes a minute to read.
     ///
     /// # Errors
     /// A module that had to be looked into could not be read.
-    pub fn providers(&self, alias: &str) -> Result<Vec<String>, Error> {
-        let wanted = [normal(alias), format!("crypto_{}", normal(alias))];
-        for everywhere in [false, true] {
-            self.scan_aliases(everywhere)?;
+    pub fn providers(&self, alias: &str, everywhere: bool) -> Result<Vec<String>, Error> {
+        let wanted = spellings(alias);
+        let passes: &[bool] = if everywhere { &[false, true] } else { &[false] };
+        for whole in passes {
+            self.scan_aliases(*whole)?;
             let aliases = self.aliases.borrow();
             let mut found: Vec<String> =
                 aliases.pairs.iter().filter(|(a, _)| wanted.contains(a)).map(|(_, m)| m.clone()).collect();
@@ -226,7 +231,7 @@ impl Tree {
     fn scan_aliases(&self, everywhere: bool) -> Result<(), Error> {
         let mut aliases = self.aliases.borrow_mut();
         for (index, (name, file)) in self.files.iter().enumerate() {
-            // Nearly all soft dependencies are algorithms; a whole compressed tree takes a minute to read.
+            // Nearly all soft dependencies are algorithms.
             let likely = file.contains("/crypto/") || file.starts_with("kernel/lib/");
             let done = aliases.scanned.get(index).copied().unwrap_or(true);
             if done || !(everywhere || likely) {
@@ -240,6 +245,11 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// An alias as written, and as the kernel's crypto code asks for it.
+fn spellings(alias: &str) -> [String; 2] {
+    [normal(alias), format!("crypto_{}", normal(alias))]
 }
 
 fn chosen_release(place: &Path, asked: Option<&str>) -> Result<String, Error> {

@@ -3,4 +3,5 @@
 
 mod docs;
 mod env;
+mod initramfs;
 mod prepare;
