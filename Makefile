@@ -1,0 +1,66 @@
+# Everything that a person or the CI runs. `make help` lists it.
+
+SHELL := /bin/sh
+LAB := target/lab
+TOOLS := $(LAB)/tools
+ARCH ?= aarch64
+KERNEL ?= $(LAB)/kernel-arm64
+SCENE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short vm initramfs
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  demo takes SCENE=name and INTERACTIVE=1; initramfs takes ARCH=x86_64 KERNEL=DIR."
+	@echo "  On a slow machine, BOOTWARD_LAB_PATIENCE=3 multiplies every time limit of the VM tests."
+
+demo: setup-quick ## tour the scenes in QEMU, with the serial console shown live
+	@cargo run --quiet --example demo -- $(if $(INTERACTIVE),--interactive) $(SCENE)
+
+scenes: ## list the scenes of the demo
+	@cargo run --quiet --example demo -- --list
+
+test: setup fmt clippy check-rings deny unit size fuzz-short vm ## set up and run every test
+	@echo "make test: all passed"
+
+setup: ## install what the tests need, download kernels and a Debian root
+	@tests/vm/setup
+
+setup-quick:
+	@tests/vm/setup quick
+
+fmt: ## formatting
+	cargo fmt --check
+
+clippy: ## lints of all targets, both feature sets
+	cargo clippy --quiet --all-targets --features builder -- -D warnings
+	cargo clippy --quiet --lib --bin bootward --no-default-features -- -D warnings
+
+check-rings: ## the inner rings build without an operating system
+	cargo check --quiet --lib --no-default-features --target x86_64-unknown-none
+
+deny: $(TOOLS)/bin/cargo-deny ## licences, sources, duplicates and advisories of the dependencies
+	tests/deny $<
+
+$(TOOLS)/bin/cargo-deny:
+	cargo install --quiet --locked --root $(TOOLS) cargo-deny
+
+unit: ## unit, integration and simulation tests
+	cargo test --features builder --lib --bins --test it --test sim
+
+size: ## both feature sets, both architectures, against tests/size-budget
+	@tests/size
+
+fuzz-short: ## a short run of every fuzz target
+	@tests/fuzz/run
+
+vm: ## the scenes and a full Debian, in QEMU
+	cargo test --test vm -- --test-threads=2 --nocapture
+
+initramfs: ## target/lab/bootward-ARCH.img, for ARCH and KERNEL (an unpacked kernel package)
+	cargo build --quiet --release --bin bootward --target $(ARCH)-unknown-linux-musl
+	cargo run --quiet --features builder --bin bootward-initramfs -- --arch $(ARCH) --kernel-tree $(KERNEL) \
+		--binary target/$(ARCH)-unknown-linux-musl/release/bootward \
+		--module virtio_pci --module virtio_blk --module ext4 --output $(LAB)/bootward-$(ARCH).img
+	@ls -l $(LAB)/bootward-$(ARCH).img

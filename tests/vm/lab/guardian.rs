@@ -1,0 +1,104 @@
+//! Our binary, and the initramfs that it is PID 1 of, built as a product would build them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::tools::{lab, prepared, read, run, write};
+use super::vm::Machine;
+use super::{Fault, Outcome};
+
+/// What is loaded before the root is looked for.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+
+/// Both copies of the environment, on the second disk.
+const FW_ENV_CONFIG: &str = "/dev/vdb 0x0000 0x4000\n/dev/vdb 0x4000 0x4000\n";
+
+/// The kernel of a machine, as `tests/vm/setup` unpacked it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The unpacked package.
+    pub tree: PathBuf,
+    /// Its release.
+    pub release: String,
+    /// The image to start.
+    pub image: PathBuf,
+}
+
+/// The kernel for `machine`.
+///
+/// # Errors
+/// When `tests/vm/setup` has not run.
+pub fn kernel(machine: Machine) -> Outcome<Kernel> {
+    let tree = prepared(match machine {
+        Machine::Arm64 => "kernel-arm64",
+        Machine::Amd64 => "kernel-amd64",
+    })?;
+    let release = read(&tree.join("release"))?.trim().to_string();
+    let image = tree.join("boot").join(format!("vmlinuz-{release}"));
+    Ok(Kernel { tree, release, image })
+}
+
+/// The static binary for `machine`, built once a run.
+///
+/// # Errors
+/// When it does not build.
+pub fn binary(machine: Machine) -> Outcome<PathBuf> {
+    static ARM64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static AMD64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let (cell, target) = match machine {
+        Machine::Arm64 => (&ARM64, "aarch64-unknown-linux-musl"),
+        Machine::Amd64 => (&AMD64, "x86_64-unknown-linux-musl"),
+    };
+    let built = cell.get_or_init(|| {
+        run(cargo().args(["build", "--quiet", "--release", "--bin", "bootward", "--target", target]))
+            .map_err(|fault| fault.to_string())?;
+        Ok(target_dir().join(target).join("release/bootward"))
+    });
+    built.clone().map_err(Fault::new)
+}
+
+/// The initramfs for `machine`, built once a run.
+///
+/// # Errors
+/// When it does not build.
+pub fn initramfs(machine: Machine) -> Outcome<PathBuf> {
+    static ARM64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static AMD64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let (cell, arch) = match machine {
+        Machine::Arm64 => (&ARM64, "aarch64"),
+        Machine::Amd64 => (&AMD64, "x86_64"),
+    };
+    cell.get_or_init(|| build_initramfs(machine, arch).map_err(|fault| fault.to_string()))
+        .clone()
+        .map_err(Fault::new)
+}
+
+fn build_initramfs(machine: Machine, arch: &str) -> Outcome<PathBuf> {
+    let kernel = kernel(machine)?;
+    let binary = binary(machine)?;
+    let dir = lab().join("initramfs");
+    let (config, env) = (dir.join("bootward.toml"), dir.join("fw_env.config"));
+    let modules: Vec<String> = MODULES.iter().map(|name| format!("\"{name}\"")).collect();
+    write(&config, format!("modules = [{}]\n\n[root]\ntimeout = 20\n", modules.join(", ")))?;
+    write(&env, FW_ENV_CONFIG)?;
+    let output = dir.join(format!("{arch}.img"));
+    let mut builder = cargo();
+    builder.args(["run", "--quiet", "--features", "builder", "--bin", "bootward-initramfs", "--"]);
+    builder.args(["--arch", arch, "--release", &kernel.release, "--compress", "gzip"]);
+    builder.arg("--binary").arg(binary).arg("--kernel-tree").arg(&kernel.tree);
+    builder.arg("--config").arg(config).arg("--fw-env-config").arg(env).arg("--output").arg(&output);
+    run(&mut builder)?;
+    Ok(output)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+fn target_dir() -> PathBuf {
+    let own = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(own, PathBuf::from)
+}

@@ -1,0 +1,20 @@
+//! The VM laboratory: real kernels in QEMU, sysroots made by the real `ostree`, and a serial console that is
+//! driven as a person would drive it. The tests and the demo share it.
+//!
+//! ```text
+//!   scenes ──> fixture   a sysroot, broken as the scene asks, as disk images
+//!          ──> guardian  our binary in its initramfs
+//!          ──> vm        QEMU, expect and type
+//! ```
+//!
+//! Everything is made below `target/lab`, without mounts and loop devices. `tests/vm/setup` brings the kernels.
+
+pub mod debian;
+pub mod fault;
+pub mod fixture;
+pub mod guardian;
+pub mod scenes;
+pub mod tools;
+pub mod vm;
+
+pub use fault::{Fault, Outcome};

@@ -1,0 +1,188 @@
+//! The scenes: a state of the device, and what must come of it on the serial console.
+
+use super::fixture::{Disks, Env, disks, small_sysroot};
+use super::guardian::{initramfs, kernel};
+use super::vm::{Machine, Setup, Vm};
+use super::{Fault, Outcome};
+
+/// Seconds until the guardian must have decided, and the system must be up.
+const BOOT: u64 = 60;
+/// Seconds for an answer at a prompt.
+const ANSWER: u64 = 20;
+/// Size of the small root, in megabytes.
+const SMALL: u32 = 96;
+
+/// What must happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Expected {
+    /// This version boots, and this was said on the console before.
+    Boots(u32, &'static [&'static str]),
+    /// Recovery, with these reasons on the console.
+    Recovery(&'static [&'static str]),
+}
+
+/// One scene.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub title: &'static str,
+    /// The U-Boot environment.
+    pub env: Env,
+    /// Shell, run in the sysroot; `$new` and `$old` are the deployments.
+    pub damage: &'static str,
+    /// What must happen.
+    pub expected: Expected,
+}
+
+const GOOD: Env = Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=0");
+
+/// The tour of `make demo`.
+pub const TOUR: [Scene; 5] = [
+    Scene {
+        name: "normal",
+        title: "nothing is wrong: the newest deployment boots",
+        env: GOOD,
+        damage: "",
+        expected: Expected::Boots(2, &[]),
+    },
+    Scene {
+        name: "rollback",
+        title: "the bootloader set rollback=1: the deployment before boots",
+        env: Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=1"),
+        damage: "",
+        expected: Expected::Boots(1, &["rollback"]),
+    },
+    Scene {
+        name: "bootcount",
+        title: "a trial took more boots than bootlimit: the deployment before boots",
+        env: Env::Pair("bootcount=4 bootlimit=3 upgrade_available=1 rollback=0"),
+        damage: "",
+        expected: Expected::Boots(1, &["bootcount"]),
+    },
+    Scene {
+        name: "broken-first",
+        title: "the newest deployment lost its usr: the one before boots",
+        env: GOOD,
+        damage: "rm -rf $new/usr",
+        expected: Expected::Boots(1, &["usr"]),
+    },
+    Scene {
+        name: "broken-all",
+        title: "no deployment is whole: recovery says why, and stays in control",
+        env: GOOD,
+        damage: "rm -rf $new/usr; rm $old/usr/sbin/init",
+        expected: Expected::Recovery(&["usr", "init"]),
+    },
+];
+
+/// The scene with this name.
+///
+/// # Errors
+/// When there is none.
+pub fn named(name: &str) -> Outcome<&'static Scene> {
+    TOUR.iter().find(|scene| scene.name == name).ok_or_else(|| {
+        let names: Vec<&str> = TOUR.iter().map(|scene| scene.name).collect();
+        Fault::new(format!("there is no scene '{name}'; there are: {}", names.join(", ")))
+    })
+}
+
+impl Scene {
+    /// Builds the scene's disks and the machine for them.
+    ///
+    /// # Errors
+    /// When something is missing or does not build.
+    pub fn prepare(&self, live: bool) -> Outcome<Setup> {
+        let Disks { images, options } = disks(self.name, &small_sysroot()?, self.damage, self.env, SMALL)?;
+        Ok(Setup {
+            name: self.name.to_string(),
+            machine: Machine::Arm64,
+            memory: 384,
+            kernel: kernel(Machine::Arm64)?.image,
+            initramfs: initramfs(Machine::Arm64)?,
+            command_line: options,
+            disks: images,
+            live,
+        })
+    }
+
+    /// Plays the scene to its end and says what happened.
+    ///
+    /// # Errors
+    /// When anything else than the expected happens.
+    pub fn play(&self, live: bool) -> Outcome<String> {
+        let mut vm = self.prepare(live)?.start()?;
+        match self.expected {
+            Expected::Boots(version, reasons) => boots(&mut vm, version, reasons),
+            Expected::Recovery(reasons) => recovers(&mut vm, reasons),
+        }
+    }
+}
+
+fn boots(vm: &mut Vm, version: u32, reasons: &[&str]) -> Outcome<String> {
+    let decision = vm.expect_line("bootward: decision: ", BOOT)?;
+    vm.expect("bootward: handing over to ", BOOT)?;
+    let path = vm.expect_line(" in ", ANSWER)?;
+    let up = vm.expect_line("[os] up: ", BOOT)?;
+    if up != version.to_string() {
+        return Err(vm.failure(&format!("version {up} came up and not {version} ({decision})")));
+    }
+    let before = vm.transcript().to_string();
+    for reason in reasons {
+        let said = before.lines().any(|line| line.contains("bootward: ") && line.contains(reason));
+        if !said {
+            return Err(vm.failure(&format!("version {version} came up, but nothing was said of '{reason}'")));
+        }
+    }
+    look_around(vm, &path)?;
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)?;
+    Ok(format!("version {version} booted: {decision}"))
+}
+
+/// Looks at the root from inside: it must be the deployment, read-only where OSTree wants it so.
+fn look_around(vm: &mut Vm, path: &str) -> Outcome<()> {
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("cat /proc/self/mountinfo; echo mounts-$((1+1))")?;
+    let mounts = vm.expect("mounts-2", ANSWER)?;
+    let of = |place: &str| mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(place));
+    let root = of("/").unwrap_or_default();
+    let deployment = path.trim_start_matches("/sysroot").trim_start_matches('/');
+    if deployment.is_empty() || !root.contains(deployment) {
+        return Err(vm.failure(&format!("the root is not '{deployment}': {root}")));
+    }
+    for (place, mode) in [("/usr", "ro"), ("/var", "rw"), ("/sysroot", "ro"), ("/etc", "rw")] {
+        let mount = of(place).unwrap_or_default();
+        if mount.split(' ').nth(5).and_then(|options| options.split(',').next()) != Some(mode) {
+            return Err(vm.failure(&format!("{place} is not mounted {mode}: '{mount}'")));
+        }
+    }
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("touch /var/lab && touch /usr/lab; echo writes-$((1+1)); ls /run; cat /etc/version")?;
+    let writes = vm.expect("writes-2", ANSWER)?;
+    if !writes.contains("Read-only file system") {
+        return Err(vm.failure("/usr can be written, or /var cannot"));
+    }
+    vm.expect("ostree-booted", ANSWER)?;
+    vm.expect("lab# ", ANSWER).map(|_| ())
+}
+
+fn recovers(vm: &mut Vm, reasons: &[&str]) -> Outcome<String> {
+    let why = vm.expect_line("bootward: recovery: ", BOOT)?;
+    vm.expect("bootward> ", ANSWER)?;
+    let said = vm.transcript().to_string();
+    for reason in reasons {
+        if !said.lines().any(|line| line.contains("bootward: ") && line.contains(reason)) {
+            return Err(vm.failure(&format!("recovery came, but it did not say '{reason}'")));
+        }
+    }
+    vm.type_line("help")?;
+    vm.expect("poweroff", ANSWER)?;
+    vm.expect("bootward> ", ANSWER)?;
+    vm.type_line("status")?;
+    vm.expect("bootward> ", ANSWER)?;
+    vm.type_line("reboot")?;
+    vm.expect_end(ANSWER)?;
+    Ok(format!("recovery: {why}; it answered help and status, and restarted when asked"))
+}

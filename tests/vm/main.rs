@@ -1,0 +1,64 @@
+//! Real kernels, real sysroots, a real serial console: see `lab`. `tests/vm/setup` must have run.
+
+#![allow(clippy::panic, reason = "how a test fails; clippy knows this of #[test] functions only")]
+
+#[allow(dead_code, reason = "the demo uses all of it")]
+mod lab;
+
+fn plays(name: &str) {
+    match lab::scenes::named(name).and_then(|scene| scene.play(false)) {
+        Ok(happened) => println!("{name}: {happened}"),
+        Err(fault) => panic!("{name}: {fault}"),
+    }
+}
+
+mod tour {
+    use super::plays;
+
+    #[test]
+    fn normal() {
+        plays("normal");
+    }
+
+    #[test]
+    fn rollback() {
+        plays("rollback");
+    }
+
+    #[test]
+    fn bootcount() {
+        plays("bootcount");
+    }
+
+    #[test]
+    fn broken_first() {
+        plays("broken-first");
+    }
+
+    #[test]
+    fn broken_all() {
+        plays("broken-all");
+    }
+}
+
+#[test]
+fn debian() {
+    let report = match lab::debian::boot() {
+        Ok(report) => report,
+        Err(fault) => panic!("{fault}"),
+    };
+    println!("{:#?}", report.lines);
+    assert!(report.on("target").any(|line| line == "active"), "multi-user.target: {report:#?}");
+    let running: Vec<&str> = report.on("running").collect();
+    assert!(matches!(running.as_slice(), ["running"] | ["degraded"]), "is-system-running: {running:?}");
+    let failed: Vec<&str> = report.on("failed").collect();
+    assert!(failed.is_empty(), "failed units: {failed:?}");
+    let commit = report.path.rsplit('/').next().unwrap_or_default();
+    let booted = report.on("status").find(|line| line.starts_with("* "));
+    assert!(
+        booted.is_some_and(|line| !commit.is_empty() && line.contains(commit)),
+        "ostree admin status names {booted:?}, the guardian handed over to {commit}"
+    );
+    assert!(report.on("usr-write").any(|line| line.contains("Read-only")), "/usr can be written");
+    assert!(report.on("var-write").any(|line| line == "written"), "/var cannot be written");
+}
