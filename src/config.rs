@@ -135,6 +135,10 @@ pub struct Complaints {
 }
 
 /// One value.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them lives at a time, on the stack, and there is no heap"
+)]
 enum Value {
     Text(Text),
     Number(i64),

@@ -84,7 +84,7 @@ pub fn find(
     patience: Duration,
     heartbeat: Duration,
     mut waiting: impl FnMut(),
-) -> Result<Device, NotFound> {
+) -> Result<Device, Box<NotFound>> {
     let start = Instant::now();
     let news = Uevents::open().map_err(|e| log::warn!("no news of devices from the kernel: {e}")).ok();
     loop {
@@ -94,7 +94,7 @@ pub fn find(
         }
         let left = patience.saturating_sub(start.elapsed());
         if left.is_zero() {
-            return Err(NotFound { spec: spec.clone(), waited: patience.as_secs(), seen: devices });
+            return Err(Box::new(NotFound { spec: spec.clone(), waited: patience.as_secs(), seen: devices }));
         }
         waiting();
         match &news {

@@ -81,7 +81,7 @@ pub fn version_order(a: &[u8], b: &[u8]) -> Ordering {
     let (rest_a, rest_b) = (a.get(start..).unwrap_or(&[]), b.get(start..).unwrap_or(&[]));
     let (x, y) = (a.get(differ).copied().unwrap_or(0), b.get(differ).copied().unwrap_or(0));
     let common = a.get(start..differ).unwrap_or(&[]);
-    let fraction = rest_a.first() == Some(&b'0') && (common.len() > 0 || rest_b.first() == Some(&b'0'))
+    let fraction = rest_a.first() == Some(&b'0') && (!common.is_empty() || rest_b.first() == Some(&b'0'))
         || common.first() == Some(&b'0');
     if fraction {
         return fraction_order(common, x, y);

@@ -8,7 +8,7 @@ use nix::sys::stat::SFlag;
 
 use crate::sys::beneath::{Beneath, kind};
 
-use super::machine::{Machine, Program, interpreter_place};
+use super::machine::{Machine, Program, Segment};
 
 /// Where the init is looked for when the command line does not name one: the kernel's own places, and
 /// systemd's, which some systems link from none of them.
@@ -28,7 +28,7 @@ pub enum InitFault {
     NotFile(String),
     /// No execute bit is set.
     NotExecutable(String),
-    /// It is empty, or neither an ELF program nor a script.
+    /// It is empty, cut short, or neither an ELF program nor a script.
     NotProgram(String),
     /// It is made for another machine (`e_machine`).
     ForeignMachine(String, u16),
@@ -44,7 +44,7 @@ impl fmt::Display for InitFault {
             InitFault::Missing(init) => write!(f, "no init: {init} is not there"),
             InitFault::NotFile(init) => write!(f, "init {init} is not a file"),
             InitFault::NotExecutable(init) => write!(f, "init {init} is not executable"),
-            InitFault::NotProgram(init) => write!(f, "init {init} is neither a program nor a script"),
+            InitFault::NotProgram(init) => write!(f, "init {init} is neither a whole program nor a script"),
             InitFault::ForeignMachine(init, machine) => {
                 write!(f, "init {init} is made for another machine (ELF machine {machine})")
             }
@@ -123,23 +123,40 @@ fn runnable(root: &Beneath, path: &str, machine: Machine) -> Result<Option<Strin
         Program::Elf { machine: elf, .. } if !machine.runs(elf) => {
             Err(InitFault::ForeignMachine(path.into(), elf))
         }
-        Program::Elf { wide, headers, size, count, .. } => Ok(interpreter(&file, wide, headers, size, count)),
+        Program::Elf { wide, headers, size, count, .. } => {
+            let length = u64::try_from(stat.st_size).unwrap_or(0);
+            // A file that a power cut left short still begins like a program.
+            interpreter(&file, length, wide, headers, size, count).ok_or(InitFault::NotProgram(path.into()))
+        }
     }
 }
 
-fn interpreter(file: &std::fs::File, wide: bool, headers: u64, size: u16, count: u16) -> Option<String> {
+/// The interpreter that a program names, if it names one; `None` for a program that ends too soon.
+fn interpreter(
+    file: &std::fs::File,
+    length: u64,
+    wide: bool,
+    headers: u64,
+    size: u16,
+    count: u16,
+) -> Option<Option<String>> {
+    let mut found = None;
     for index in 0..count.min(HEADERS_MAX) {
         let mut header = [0; 56];
         let at = headers.checked_add(u64::from(index) * u64::from(size))?;
         let wanted = usize::from(size).min(header.len());
         file.read_exact_at(header.get_mut(..wanted)?, at).ok()?;
-        if let Some((offset, length)) = interpreter_place(&header, wide) {
+        let segment = Segment::of(&header, wide);
+        if segment.in_file && segment.offset.checked_add(segment.length)? > length {
+            return None;
+        }
+        if segment.interpreter {
             let mut name = [0; NAME_MAX];
-            let name = name.get_mut(..usize::try_from(length).ok()?.min(NAME_MAX))?;
-            file.read_exact_at(name, offset).ok()?;
+            let name = name.get_mut(..usize::try_from(segment.length).ok()?.min(NAME_MAX))?;
+            file.read_exact_at(name, segment.offset).ok()?;
             let name = name.split(|&b| b == 0).next()?;
-            return core::str::from_utf8(name).ok().map(str::to_string);
+            found = Some(core::str::from_utf8(name).ok()?.to_string());
         }
     }
-    None
+    Some(found)
 }

@@ -111,15 +111,35 @@ impl<'a> Program<'a> {
     }
 }
 
-/// Where a program header says that the interpreter's name is: offset and length. `None` for other headers.
-pub fn interpreter_place(header: &[u8], wide: bool) -> Option<(u64, u64)> {
-    const PT_INTERP: u32 = 3;
-    if le32(header, 0) != PT_INTERP {
-        return None;
+/// What matters here of a program header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// It holds the interpreter's name (`PT_INTERP`).
+    pub interpreter: bool,
+    /// Its bytes must be in the file (`PT_LOAD` or `PT_INTERP`).
+    pub in_file: bool,
+    /// Where its bytes are in the file.
+    pub offset: u64,
+    /// How many bytes it has in the file.
+    pub length: u64,
+}
+
+impl Segment {
+    /// Reads a program header.
+    pub fn of(header: &[u8; 56], wide: bool) -> Self {
+        const PT_LOAD: u32 = 1;
+        const PT_INTERP: u32 = 3;
+        let kind = le32(header, 0);
+        let (offset, length) = if wide {
+            (le64(header, 8), le64(header, 32))
+        } else {
+            (u64::from(le32(header, 4)), u64::from(le32(header, 16)))
+        };
+        Segment {
+            interpreter: kind == PT_INTERP,
+            in_file: matches!(kind, PT_LOAD | PT_INTERP),
+            offset,
+            length,
+        }
     }
-    Some(if wide {
-        (le64(header, 8), le64(header, 32))
-    } else {
-        (u64::from(le32(header, 4)), u64::from(le32(header, 16)))
-    })
 }

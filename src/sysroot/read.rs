@@ -17,6 +17,8 @@ use super::target::{Directory, LINK_DIRECTORIES, Lost, Named, Resolved, resolve}
 
 /// More entries, stateroots or deployments in a directory than this are not looked at.
 const LIST_MAX: usize = 64;
+/// More boot entries than this are not looked at.
+const ENTRIES_MAX: usize = 1024;
 /// An origin is a few lines.
 const ORIGIN_MAX: usize = 64 * 1024;
 
@@ -264,7 +266,7 @@ fn entries(boot: &Beneath, notes: &mut Vec<Note>) -> Vec<Wanted> {
 /// two possible ends that has entries; the newer one where both have.
 fn loader(boot: &Beneath, notes: &mut Vec<Note>) -> Option<(&'static str, Vec<String>, bool)> {
     let entries = |directory: &'static str| {
-        let (names, all) = boot.list(&format!("{directory}/entries"), LIST_MAX).ok()?;
+        let (names, all) = boot.list(&format!("{directory}/entries"), ENTRIES_MAX).ok()?;
         let names: Vec<String> =
             names.into_iter().map(|e| e.name).filter(|n| entry::is_entry_name(n)).collect();
         (!names.is_empty() || !all).then_some((directory, names, all))

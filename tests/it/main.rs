@@ -5,3 +5,4 @@ mod docs;
 mod env;
 mod initramfs;
 mod prepare;
+mod sysroot;
