@@ -203,10 +203,16 @@ fn access(readonly: bool) -> MsFlags {
 
 fn replace(path: &str, data: &[u8]) -> std::io::Result<()> {
     let scratch = format!("{path}.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&scratch)?;
-    file.write_all(data)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    fs::rename(scratch, path)
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o644).open(&scratch)?;
+        file.write_all(data)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        fs::rename(&scratch, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&scratch);
+    })
 }
 
 fn c_string(path: &str) -> nix::Result<CString> {

@@ -33,6 +33,6 @@ chroot "$root" "$@" >"$out/stdout" 2>"$out/stderr" || status=$?
 echo $status >"$out/status"
 cat /proc/self/mountinfo >"$out/mountinfo"
 (cd "$root/run" && find . -mindepth 1 ! -name ostree-booted -printf '%P %y %m %U:%G %l\n' | sort) >"$out/run"
-[ ! -e "$root/run/ostree-booted" ] || cp "$root/run/ostree-booted" "$out/booted"
+[ ! -f "$root/run/ostree-booted" ] || cp "$root/run/ostree-booted" "$out/booted"
 stat -c '%a' "$root/run/ostree-booted" >"$out/booted-mode" 2>/dev/null || :
 ls -a "$root" >"$out/slash"

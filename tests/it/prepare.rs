@@ -401,9 +401,9 @@ fn a_failure_is_undone() {
     let readonly =
         "printf '[etc]\ntransient=true\n[sysroot]\nreadonly=true\n' >usr/lib/ostree/prepare-root.conf;";
     let broken = [
-        "rmdir $deployment/etc $deployment/usr/etc 2>/dev/null; mv $deployment/etc $deployment/gone",
+        "mv $deployment/usr/etc $deployment/gone",
         "mv $deployment/usr $deployment/gone",
-        "rmdir $deployment/sysroot",
+        "mv $deployment/sysroot $deployment/gone",
         "mv $deployment/../../var $deployment/../../gone",
         "mkdir -p run/ostree-booted/in-the-way",
         "touch run/ostree",
@@ -418,6 +418,7 @@ fn a_failure_is_undone() {
             run(&oracle("trixie"), &setup, &cmdline(&CASES[0]), &["/bootward", "prepare-root", "/sysroot"]);
         assert!(!run.outcome.succeeded, "{obstacle}");
         assert!(!run.stderr.contains("could not be undone"), "{obstacle}: {}", run.stderr);
+        assert_ne!(run.stderr, "", "{obstacle}");
         assert_eq!(run.outcome.mounts, run.before, "{obstacle}: {}", run.stderr);
         let before = |name: &str| fs::read_to_string(run._out.path().join(name)).unwrap();
         assert_eq!(run.outcome.slash, before("slash-before"), "{obstacle}");
@@ -432,4 +433,144 @@ fn scripts_are_executable() {
     for name in ["prepare-oracle.sh", "prepare-run.sh"] {
         assert_ne!(fs::metadata(script(name)).unwrap().permissions().mode() & 0o111, 0, "{name}");
     }
+}
+
+/// A plan that fails after each of its steps is undone; then the whole plan is carried out and undone; then it
+/// works again. Runs itself in a namespace, see [`undo_inside`].
+#[test]
+fn every_step_is_undone() {
+    inside("prepare::undo_inside", "", &[]);
+}
+
+/// The real init runs as PID 1 of the new root, with the initramfs freed and foreign files still open.
+#[test]
+fn hand_over_runs_init() {
+    let text = inside("prepare::hand_over_inside", "", &["-p", "-f"]);
+    assert!(text.contains("INIT pid=1 args=one two env=yes"), "{text}");
+    assert!(text.contains("INIT fd9=open"), "{text}");
+    assert!(text.contains("INIT root=[bin dev etc proc run sbin sys sysroot]"), "{text}");
+    assert!(text.contains("INIT mounts=dev proc run sys"), "{text}");
+}
+
+/// Runs the ignored test `name` of this file in a mount namespace (and more, with `options`).
+fn inside(name: &str, environment: &str, options: &[&str]) -> String {
+    assert!(nix::unistd::geteuid().is_root(), "this test mounts: run it as root");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private"]).args(options);
+    command.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--ignored", "--nocapture"]);
+    command.env("BOOTWARD_INSIDE", "1").env("BOOTWARD_ARGUMENT", environment);
+    done(command.output().unwrap(), name)
+}
+
+fn shell(text: &str) {
+    done(Command::new("sh").args(["-euc", text]).output().unwrap(), text);
+}
+
+fn own_mounts() -> Vec<String> {
+    mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap(), Path::new("/"))
+}
+
+#[test]
+#[ignore = "run by every_step_is_undone in a namespace of its own"]
+fn undo_inside() {
+    use bootward::mounts::apply::apply;
+    use bootward::mounts::plan::{Facts, Plan, Step};
+    use bootward::mounts::settings::Settings;
+
+    assert!(std::env::var_os("BOOTWARD_INSIDE").is_some(), "only in a namespace");
+    // An initramfs at /mnt would not do: plans name /run and /sysroot.tmp. So this namespace gets a new root.
+    shell(
+        "mount -t tmpfs root /mnt; cd /mnt; mkdir -p run proc dev sysroot usr bin lib lib64 etc tmp
+        for d in usr bin lib lib64 etc dev; do mount --rbind /$d $d; done
+        mount -t proc proc proc; mount -t tmpfs run run; mount -t tmpfs -o nodev physical sysroot
+        mkdir -p sysroot/boot; mount -t tmpfs boot sysroot/boot
+        cd sysroot; mkdir -p ostree/deploy/os/var ostree/deploy/os/deploy/x.0
+        cd ostree/deploy/os/deploy/x.0; mkdir -p usr/etc etc sysroot boot var",
+    );
+    nix::unistd::chroot("/mnt").unwrap();
+    nix::unistd::chdir("/").unwrap();
+    // The root of a chroot is no mount root here unless /mnt is one, and it is.
+    let facts = Facts {
+        sysroot: "/sysroot".into(),
+        deployment: "ostree/deploy/os/deploy/x.0".into(),
+        bind_boot: true,
+        bind_var: true,
+        transient_etc: "/run/ostree/transient-etc.abcdef".into(),
+        ..Facts::default()
+    };
+    let listing = || {
+        let output = Command::new("find").args(["/run", "/sysroot", "-xdev"]).output().unwrap();
+        let mut lines: Vec<String> = done(output, "find").lines().map(String::from).collect();
+        lines.extend(fs::read_dir("/").unwrap().map(|e| e.unwrap().path().display().to_string()));
+        lines.sort();
+        lines
+    };
+    for etc_transient in [false, true] {
+        let settings = Settings { sysroot_readonly: true, etc_transient, composefs_maybe: false };
+        let plan = Plan::new(&settings, &facts).unwrap();
+        let before = (own_mounts(), listing());
+        for cut in 0..=plan.steps.len() {
+            let mut steps = plan.steps[..cut].to_vec();
+            steps.push(Step::Bind { from: "/nowhere".into(), to: "/sysroot".into() });
+            let error = apply(&Plan { steps }).unwrap_err();
+            assert!(error.left.is_none(), "step {cut}: {error}");
+            assert_eq!(error.errno, nix::errno::Errno::ENOENT, "step {cut}: {error}");
+            assert_eq!((own_mounts(), listing()), before, "step {cut}");
+        }
+        let applied = apply(&plan).unwrap();
+        assert_ne!(own_mounts(), before.0);
+        applied.undo().unwrap();
+        assert_eq!((own_mounts(), listing()), before);
+    }
+}
+
+#[test]
+#[ignore = "run by hand_over_runs_init in namespaces of its own"]
+fn hand_over_inside() {
+    use bootward::mounts::switch_root::{Error, HandOver};
+    use std::ffi::CString;
+    use std::os::fd::AsRawFd;
+
+    assert!(std::env::var_os("BOOTWARD_INSIDE").is_some(), "only in a namespace");
+    assert_eq!(std::process::id(), 1);
+    shell(
+        "mount -t tmpfs root /mnt; cd /mnt; mkdir -p run proc dev sys old/deep sysroot
+        echo x >old/deep/file; mount -t proc proc proc; mount -t tmpfs run run; mount -t tmpfs dev dev
+        mount -t tmpfs sys sys; mount -t tmpfs new sysroot; mkdir old/kept; mount -t tmpfs kept old/kept
+        echo kept >old/kept/file; cd sysroot; mkdir bin sbin dev proc sys run sysroot etc
+        cp \"$(command -v busybox)\" bin/busybox; ln -s busybox bin/sh; ln -s /sbin/real sbin/init
+        cp /etc/hostname etc/plain; chmod 644 etc/plain; printf '#!/bin/none\n' >sbin/lost
+        head -c 64 bin/busybox >sbin/foreign; printf '\\025\\001' | dd of=sbin/foreign bs=1 seek=18 conv=notrunc 2>/dev/null
+        cat >sbin/real <<'END'
+#!/bin/sh
+b=/bin/busybox
+echo \"INIT pid=$$ args=$* env=$KEPT\"
+if (: >&9) 2>/dev/null; then echo INIT fd9=open; fi
+echo INIT root=[$($b ls /)]
+echo INIT mounts=$($b awk '$2 ~ /^.(dev|proc|sys|run)$/ { print substr($2, 2) }' /proc/self/mounts | $b sort)
+END
+        chmod 755 sbin/real sbin/lost sbin/foreign",
+    );
+    let watchdog = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    nix::unistd::chroot("/mnt").unwrap();
+    nix::unistd::chdir("/").unwrap();
+    let file = nix::unistd::dup(&watchdog).unwrap();
+    assert!(file.as_raw_fd() < 9, "file 9 is free");
+    let nine = (0..9).map(|_| nix::unistd::dup(&watchdog).unwrap()).collect::<Vec<_>>();
+    assert!(nine.iter().any(|f| f.as_raw_fd() == 9));
+
+    let root = Path::new("/sysroot");
+    let refused = |init: &str| HandOver::check(root, init).unwrap_err();
+    assert!(matches!(refused("sbin/init"), Error::NotAbsolute(_)));
+    assert!(matches!(refused("/sbin/none"), Error::Step { step: "init", .. }));
+    assert!(matches!(refused("/etc/plain"), Error::Step { step: "init", .. }));
+    assert!(matches!(refused("/sbin"), Error::Step { step: "init", .. }));
+    assert!(matches!(refused("/sbin/lost"), Error::Interpreter(_)));
+    assert!(matches!(refused("/sbin/foreign"), Error::NotAProgram(_)));
+    assert!(matches!(HandOver::check(Path::new("/old"), "/sbin/init"), Err(Error::NotAMount(_))));
+
+    let hand_over = HandOver::check(root, "/sbin/init").unwrap();
+    let arguments: Vec<CString> = ["init", "one", "two"].map(|a| CString::new(a).unwrap()).into();
+    let error = hand_over.commit(&arguments, &[CString::new("KEPT=yes").unwrap()]);
+    panic!("{error}");
 }
