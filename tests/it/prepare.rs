@@ -353,7 +353,8 @@ fn translate(ours: &Outcome, differs: &[Difference]) -> Outcome {
     Outcome { succeeded: ours.succeeded, mounts, run: text.1, slash: ours.slash.clone() }
 }
 
-/// 2025.2 does not know `root.transient-ro` (since v2025.4) yet; all else must be the same, byte for byte.
+/// 2025.2 does not know `root.transient-ro` (since v2025.4) yet; all other entries must be the same. The bytes
+/// are compared with GLib's in [`booted_is_what_glib_writes`].
 fn compare_booted(ours: &Run, theirs: &Run, case: &Case) {
     let (ours_booted, theirs_booted) = (ours.booted.as_ref().unwrap(), theirs.booted.as_ref().unwrap());
     let (mut a, mut b) = (Booted::from_bytes(ours_booted), Booted::from_bytes(theirs_booted));
@@ -363,6 +364,43 @@ fn compare_booted(ours: &Run, theirs: &Run, case: &Case) {
     assert_eq!(a.transient_etc.is_some(), b.transient_etc.is_some(), "{}", case.name);
     a.transient_etc.clone_from(&b.transient_etc);
     assert_eq!(a, b, "{}", case.name);
+}
+
+/// The file is byte for byte what GLib writes for the same entries in the same order.
+#[test]
+fn booted_is_what_glib_writes() {
+    let python = "import sys
+from gi.repository import GLib
+V = GLib.Variant
+device, inode, readonly, etc = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == 'true', sys.argv[4]
+entries = [('backing-root-device-inode', V('(tt)', (device, inode))), ('root.transient', V('b', False)),
+    ('root.transient-ro', V('b', False)), ('sysroot-ro', V('b', readonly))]
+if etc: entries.append(('transient-etc', V('s', etc)))
+array = GLib.VariantBuilder(GLib.VariantType('a{sv}'))
+for key, value in entries:
+    array.add_value(GLib.Variant.new_dict_entry(V('s', key), V('v', value)))
+sys.stdout.buffer.write(array.end().get_data_as_bytes().get_data())";
+    let numbers = [(0, 0), (2049, 1_234_567), (u64::MAX, 1 << 63)];
+    let long = format!("/run/ostree/{}", "x".repeat(300));
+    for etc in ["", "/run/ostree/transient-etc.A1b2C3", &long] {
+        for (device, inode) in numbers {
+            for sysroot_readonly in [false, true] {
+                let booted = Booted {
+                    device_inode: Some((device, inode)),
+                    sysroot_readonly,
+                    transient_etc: (!etc.is_empty()).then(|| etc.into()),
+                    ..Booted::default()
+                };
+                let mut command = Command::new("/usr/bin/python3");
+                command.args(["-c", python, &device.to_string(), &inode.to_string()]);
+                let output = command.arg(sysroot_readonly.to_string()).arg(etc).output().unwrap();
+                let glib = output.stdout.clone();
+                done(output, "python3 with python3-gi (install it with apt)");
+                assert_eq!(booted.to_bytes(), glib, "{booted:?}");
+                assert_eq!(Booted::from_bytes(&glib), booted);
+            }
+        }
+    }
 }
 
 /// Without the option, `/boot` is left to the OS, as since v2026.1; nothing else is missing.
@@ -449,6 +487,8 @@ fn hand_over_runs_init() {
     assert!(text.contains("INIT pid=1 args=one two env=yes"), "{text}");
     assert!(text.contains("INIT fd9=open"), "{text}");
     assert!(text.contains("INIT root=[bin dev etc proc run sbin sys sysroot]"), "{text}");
+    // Another filesystem is mounted in the initramfs: it and the directories above it stay.
+    assert!(text.contains("INIT old=[. ./old ./old/kept ./old/kept/file]"), "{text}");
     assert!(text.contains("INIT mounts=dev proc run sys"), "{text}");
 }
 
@@ -547,6 +587,7 @@ b=/bin/busybox
 echo \"INIT pid=$$ args=$* env=$KEPT\"
 if (: >&9) 2>/dev/null; then echo INIT fd9=open; fi
 echo INIT root=[$($b ls /)]
+echo INIT old=[$(cd /proc/self/fd/$OLD/ && $b find . | $b sort)]
 echo INIT mounts=$($b awk '$2 ~ /^.(dev|proc|sys|run)$/ { print substr($2, 2) }' /proc/self/mounts | $b sort)
 END
         chmod 755 sbin/real sbin/lost sbin/foreign",
@@ -558,6 +599,9 @@ END
     assert!(file.as_raw_fd() < 9, "file 9 is free");
     let nine = (0..9).map(|_| nix::unistd::dup(&watchdog).unwrap()).collect::<Vec<_>>();
     assert!(nine.iter().any(|f| f.as_raw_fd() == 9));
+
+    // Without close-on-exec, so that init can look at what is left of the initramfs.
+    let old = nix::unistd::dup(fs::File::open("/").unwrap()).unwrap();
 
     let root = Path::new("/sysroot");
     let refused = |init: &str| HandOver::check(root, init).unwrap_err();
@@ -571,6 +615,8 @@ END
 
     let hand_over = HandOver::check(root, "/sbin/init").unwrap();
     let arguments: Vec<CString> = ["init", "one", "two"].map(|a| CString::new(a).unwrap()).into();
-    let error = hand_over.commit(&arguments, &[CString::new("KEPT=yes").unwrap()]);
+    let environment = [CString::new("KEPT=yes"), CString::new(format!("OLD={}", old.as_raw_fd()))];
+    let environment = environment.map(Result::unwrap);
+    let error = hand_over.commit(&arguments, &environment);
     panic!("{error}");
 }
