@@ -1,0 +1,23 @@
+//! What is true of every parser for any bytes. Each target is a function that panics where it is not;
+//! libFuzzer calls it with bytes of its own, `tests/replay.rs` with the committed corpus.
+
+mod boot;
+mod device;
+mod text;
+
+/// A target: takes any bytes, panics on a bug.
+pub type Target = fn(&[u8]);
+
+/// All targets by name; `corpus/NAME` holds each one's inputs.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("bls", boot::bls),
+    ("cmdline", text::cmdline),
+    ("config", text::config),
+    ("env", boot::env),
+    ("fw_env_config", boot::fw_env_config),
+    ("gvariant", device::gvariant),
+    ("keyfile", text::keyfile),
+    ("ledger_record", device::ledger_record),
+    ("partition", device::partition),
+    ("superblock", device::superblock),
+];
