@@ -29,14 +29,14 @@ impl<'a> CommandLine<'a> {
 
     /// The arguments meant for the kernel and the initramfs: those before `--`.
     pub fn arguments(&self) -> Arguments<'a> {
-        Arguments { rest: skip_spaces(self.bytes), stop_at_dashes: true }
+        Arguments { rest: skip_spaces(self.bytes), stop_at_dashes: true, after_dashes: &[] }
     }
 
     /// The arguments after `--`, which belong to init.
     pub fn for_init(&self) -> Arguments<'a> {
         let mut arguments = self.arguments();
         while arguments.next().is_some() {}
-        Arguments { rest: arguments.rest, stop_at_dashes: false }
+        Arguments { rest: arguments.after_dashes, stop_at_dashes: false, after_dashes: &[] }
     }
 
     /// The value of the last argument of this name that has one. An empty value is a value.
@@ -93,6 +93,7 @@ pub fn same_name(one: &[u8], other: &[u8]) -> bool {
 pub struct Arguments<'a> {
     rest: &'a [u8],
     stop_at_dashes: bool,
+    after_dashes: &'a [u8],
 }
 
 impl<'a> Iterator for Arguments<'a> {
@@ -105,8 +106,7 @@ impl<'a> Iterator for Arguments<'a> {
         let (argument, rest) = next_argument(self.rest);
         self.rest = rest;
         if self.stop_at_dashes && argument.value.is_none() && argument.name == b"--" {
-            // `rest` now holds what belongs to init: hand out nothing more of it.
-            self.stop_at_dashes = false;
+            self.after_dashes = core::mem::take(&mut self.rest);
             return None;
         }
         Some(argument)
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(CommandLine::parse("ro").for_init().count(), 0);
         // The iterator stays finished.
         let mut arguments = line.arguments();
-        assert!(arguments.next().is_some() && arguments.next().is_none());
+        assert!(arguments.next().is_some() && arguments.next().is_none() && arguments.next().is_none());
     }
 
     #[test]
