@@ -1,6 +1,8 @@
 //! Kernel modules: dependency order and loading.
 //!
-//! `modules.dep` and `modules.builtin` are read in the format of depmod, below `/lib/modules/RELEASE`.
+//! `modules.dep`, `modules.softdep` and `modules.builtin` are read in the format of depmod, below
+//! `/lib/modules/RELEASE`. The kernel would ask modprobe for what a module wants softly, and an initramfs has
+//! none: ext4, for one, needs a crc32c that is loaded before it is mounted.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -43,17 +45,18 @@ impl fmt::Display for Missing {
 /// is built into the kernel needs nothing.
 pub fn resolve<'a>(
     modules_dep: &str,
+    modules_softdep: &str,
     modules_builtin: &str,
     wanted: impl IntoIterator<Item = &'a str>,
 ) -> (Vec<Load>, Vec<Missing>) {
     let mut order: Vec<Load> = Vec::new();
     let mut missing = Vec::new();
+    let index = Index { dep: modules_dep, softdep: modules_softdep };
     for request in wanted {
         let (name, parameters) = request.trim().split_once(' ').unwrap_or((request.trim(), ""));
-        let line = modules_dep.lines().find(|l| l.split(':').next().is_some_and(|p| is_module(p, name)));
-        match line.and_then(|l| l.split_once(':')) {
-            Some((path, _)) => {
-                if !add(modules_dep, path, &mut order, 0) {
+        match index.path(name) {
+            Some(path) => {
+                if !index.add(path, &mut order, &mut Vec::new()) {
                     missing.push(Missing::Cycle(name.to_string()));
                 } else if let Some(load) = order.iter_mut().find(|l| l.path == path) {
                     load.parameters = parameters.trim().to_string();
@@ -66,23 +69,68 @@ pub fn resolve<'a>(
     (order, missing)
 }
 
-/// Adds a module after its dependencies. `false` where they never end.
-fn add(modules_dep: &str, path: &str, order: &mut Vec<Load>, depth: usize) -> bool {
-    if depth > DEPTH_MAX {
-        return false;
+/// What depmod wrote.
+struct Index<'a> {
+    dep: &'a str,
+    softdep: &'a str,
+}
+
+impl<'a> Index<'a> {
+    /// The path of a module, by its name.
+    fn path(&self, name: &str) -> Option<&'a str> {
+        self.dep.lines().filter_map(|l| l.split(':').next()).find(|p| is_module(p, name))
     }
-    if order.iter().any(|l| l.path == path) {
-        return true;
+
+    /// What a module wants softly before it (`pre:`) or after it (`post:`).
+    fn soft(&self, path: &str, when: &str) -> Vec<&'a str> {
+        let mut wanted = Vec::new();
+        for line in self.softdep.lines() {
+            let mut words = line.split_ascii_whitespace();
+            if words.next() != Some("softdep") || !words.next().is_some_and(|name| is_module(path, name)) {
+                continue;
+            }
+            let mut section = "";
+            for word in words {
+                if word.ends_with(':') {
+                    section = word;
+                } else if section == when {
+                    wanted.push(word);
+                }
+            }
+        }
+        wanted
     }
-    let line = modules_dep.lines().find_map(|l| l.strip_prefix(path)?.strip_prefix(':'));
-    // depmod lists the nearest first; the farthest must be loaded first.
-    for needed in line.unwrap_or("").split_ascii_whitespace().rev() {
-        if !add(modules_dep, needed, order, depth + 1) {
+
+    /// Adds a module after its dependencies; `trail` leads from the wish to here. `false` where they never end.
+    fn add(&self, path: &'a str, order: &mut Vec<Load>, trail: &mut Vec<&'a str>) -> bool {
+        if order.iter().any(|l| l.path == path) {
+            return true;
+        }
+        if trail.len() > DEPTH_MAX || trail.contains(&path) {
             return false;
         }
+        trail.push(path);
+        self.add_soft(path, "pre:", order, trail);
+        let line = self.dep.lines().find_map(|l| l.strip_prefix(path)?.strip_prefix(':'));
+        // depmod lists the nearest first; the farthest must be loaded first.
+        let mut needed = line.unwrap_or("").split_ascii_whitespace().rev();
+        let whole = needed.all(|needed| self.add(needed, order, trail));
+        if whole {
+            order.push(Load { path: path.to_string(), parameters: String::new() });
+            self.add_soft(path, "post:", order, trail);
+        }
+        trail.pop();
+        whole
     }
-    order.push(Load { path: path.to_string(), parameters: String::new() });
-    true
+
+    /// A soft wish that is absent, or that leads back here, is no reason to fail.
+    fn add_soft(&self, path: &str, when: &str, order: &mut Vec<Load>, trail: &mut Vec<&'a str>) {
+        for name in self.soft(path, when) {
+            if let Some(wish) = self.path(name) {
+                self.add(wish, order, trail);
+            }
+        }
+    }
 }
 
 /// Whether a path such as `kernel/fs/ext4/ext4.ko.xz` is the module `name`; `-` and `_` are the same.
@@ -96,7 +144,8 @@ fn is_module(path: &str, name: &str) -> bool {
 #[cfg(not(target_os = "none"))]
 pub fn load_all<'a>(directory: &std::path::Path, wanted: impl IntoIterator<Item = &'a str>) {
     let read = |name| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
-    let (order, missing) = resolve(&read("modules.dep"), &read("modules.builtin"), wanted);
+    let (order, missing) =
+        resolve(&read("modules.dep"), &read("modules.softdep"), &read("modules.builtin"), wanted);
     for module in missing {
         log::warn!("{module}");
     }
@@ -128,10 +177,15 @@ mod tests {
         kernel/fs/jbd2/jbd2.ko:\nkernel/lib/crc16.ko:\n\
         kernel/drivers/virtio_blk.ko.xz: kernel/drivers/virtio_ring.ko.xz kernel/drivers/virtio.ko.xz\n\
         kernel/drivers/virtio_ring.ko.xz: kernel/drivers/virtio.ko.xz\nkernel/drivers/virtio.ko.xz:\n\
+        kernel/crypto/crc32c-intel.ko:\nkernel/fs/btrfs.ko:\n\
         a.ko: b.ko\nb.ko: a.ko\n";
 
+    const SOFTDEP: &str =
+        "# made by depmod\nsoftdep btrfs pre: crc32c_intel absent\nsoftdep crc32c_intel pre: btrfs\n";
+
     fn paths(wanted: &[&str]) -> (Vec<String>, usize) {
-        let (order, missing) = resolve(DEP, "kernel/crypto/crc32c_generic.ko\n", wanted.iter().copied());
+        let (order, missing) =
+            resolve(DEP, SOFTDEP, "kernel/crypto/crc32c_generic.ko\n", wanted.iter().copied());
         (order.into_iter().map(|l| l.path).collect(), missing.len())
     }
 
@@ -159,8 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn soft_wishes_come_first_where_they_are_there() {
+        let (order, missing) = paths(&["btrfs"]);
+        assert_eq!(missing, 0);
+        assert_eq!(order, ["kernel/crypto/crc32c-intel.ko", "kernel/fs/btrfs.ko"]);
+    }
+
+    #[test]
     fn parameters_go_to_the_module_that_was_named() {
-        let (order, _) = resolve(DEP, "", ["ext4 debug=1 x=2"]);
+        let (order, _) = resolve(DEP, "", "", ["ext4 debug=1 x=2"]);
         assert_eq!(order.last().unwrap().parameters, "debug=1 x=2");
         assert!(order[0].parameters.is_empty());
     }

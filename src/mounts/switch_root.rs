@@ -6,19 +6,20 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use nix::unistd::{chdir, chroot, execve, fchdir};
 
+use crate::sys::beneath::Beneath;
 use crate::sys::tree::clear;
+use crate::sysroot::Machine;
+use crate::sysroot::init::{self, InitFault};
 
 /// The mounts that move into the new root, if they are mounts.
 const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
@@ -53,10 +54,8 @@ pub enum Error {
     NotAMount(PathBuf),
     /// Init is not an absolute path.
     NotAbsolute(String),
-    /// Init is not a program that this machine can execute.
-    NotAProgram(String),
-    /// The interpreter that init's first line names cannot be executed.
-    Interpreter(String),
+    /// Init cannot be run.
+    Init(InitFault),
 }
 
 impl fmt::Display for Error {
@@ -65,8 +64,7 @@ impl fmt::Display for Error {
             Self::Step { step, path, errno } => write!(f, "{step} {}: {}", path.display(), errno.desc()),
             Self::NotAMount(path) => write!(f, "{}: the new root is not a mount point", path.display()),
             Self::NotAbsolute(init) => write!(f, "init '{init}' is not an absolute path"),
-            Self::NotAProgram(init) => write!(f, "init {init}: not a program for this machine"),
-            Self::Interpreter(path) => write!(f, "init's interpreter {path} cannot be executed"),
+            Self::Init(fault) => fault.fmt(f),
         }
     }
 }
@@ -90,7 +88,11 @@ impl HandOver {
         if new.st_dev == old.st_dev {
             return Err(Error::NotAMount(new_root.into()));
         }
-        check_init(directory.as_fd(), init)?;
+        if !init.starts_with('/') {
+            return Err(Error::NotAbsolute(init.into()));
+        }
+        let tree = Beneath::open(new_root).map_err(at("open", new_root))?;
+        init::check(&tree, init, Machine::native()).map_err(Error::Init)?;
         let mut moved = Vec::with_capacity(MOVED.len());
         for name in MOVED {
             let from = slash.join(name);
@@ -105,7 +107,7 @@ impl HandOver {
         }
         let kind = fstatfs(&old_root).map_err(at("statfs", slash))?.filesystem_type();
         let emptied = kind == RAMFS_MAGIC || kind == TMPFS_MAGIC;
-        let init = CString::new(init).map_err(|_| Error::NotAProgram(init.into()))?;
+        let init = CString::new(init).map_err(|_| Error::Init(InitFault::Missing(init.into())))?;
         Ok(HandOver { new_root: new_root.into(), init, old_root, directory, moved, emptied })
     }
 
@@ -161,59 +163,5 @@ impl HandOver {
                 log::error!("{} could not be moved back: {}", to.display(), errno.desc());
             }
         }
-    }
-}
-
-/// Whether `init` can be executed with `root` as `/`.
-fn check_init(root: BorrowedFd, init: &str) -> Result<(), Error> {
-    let step = |step, path: &str| {
-        let path = PathBuf::from(path);
-        move |errno| Error::Step { step, path, errno }
-    };
-    if !init.starts_with('/') {
-        return Err(Error::NotAbsolute(init.into()));
-    }
-    let start = first_bytes(root, init).map_err(step("init", init))?;
-    match start.strip_prefix(b"#!") {
-        None if is_native(&start) => Ok(()),
-        None => Err(Error::NotAProgram(init.into())),
-        Some(line) => {
-            let line = line.split(|&b| b == b'\n').next().unwrap_or_default();
-            let words = core::str::from_utf8(line).unwrap_or_default();
-            let interpreter = words.split_ascii_whitespace().next().unwrap_or_default();
-            match first_bytes(root, interpreter) {
-                Ok(start) if is_native(&start) => Ok(()),
-                _ => Err(Error::Interpreter(interpreter.into())),
-            }
-        }
-    }
-}
-
-/// The first bytes of an executable regular file, links resolved within `root`.
-fn first_bytes(root: BorrowedFd, path: &str) -> nix::Result<Vec<u8>> {
-    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
-    let file = openat2(root, path, how.resolve(ResolveFlag::RESOLVE_IN_ROOT))?;
-    let mode = fstat(&file)?.st_mode;
-    if mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() || mode & 0o111 == 0 {
-        return Err(Errno::EACCES);
-    }
-    let mut start = Vec::new();
-    let read = File::from(file).take(256).read_to_end(&mut start);
-    read.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO)))?;
-    Ok(start)
-}
-
-/// An ELF program of this machine: class, byte order and `e_machine` as in elf(5).
-fn is_native(start: &[u8]) -> bool {
-    const NATIVE: &[(u8, u8)] = match () {
-        _ if cfg!(target_arch = "x86_64") => &[(2, 62), (1, 62), (1, 3)],
-        _ if cfg!(target_arch = "aarch64") => &[(2, 183), (1, 40)],
-        _ => &[],
-    };
-    match start {
-        [0x7f, b'E', b'L', b'F', class, 1, ..] => {
-            start.get(18..20).is_some_and(|m| NATIVE.iter().any(|&(c, n)| c == *class && m == [n, 0]))
-        }
-        _ => false,
     }
 }

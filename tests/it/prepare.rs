@@ -568,6 +568,7 @@ fn undo_inside() {
 #[ignore = "run by hand_over_runs_init in namespaces of its own"]
 fn hand_over_inside() {
     use bootward::mounts::switch_root::{Error, HandOver};
+    use bootward::sysroot::init::InitFault;
     use std::ffi::CString;
     use std::os::fd::AsRawFd;
 
@@ -606,11 +607,11 @@ END
     let root = Path::new("/sysroot");
     let refused = |init: &str| HandOver::check(root, init).unwrap_err();
     assert!(matches!(refused("sbin/init"), Error::NotAbsolute(_)));
-    assert!(matches!(refused("/sbin/none"), Error::Step { step: "init", .. }));
-    assert!(matches!(refused("/etc/plain"), Error::Step { step: "init", .. }));
-    assert!(matches!(refused("/sbin"), Error::Step { step: "init", .. }));
-    assert!(matches!(refused("/sbin/lost"), Error::Interpreter(_)));
-    assert!(matches!(refused("/sbin/foreign"), Error::NotAProgram(_)));
+    assert!(matches!(refused("/sbin/none"), Error::Init(InitFault::Missing(_))));
+    assert!(matches!(refused("/etc/plain"), Error::Init(InitFault::NotExecutable(_))));
+    assert!(matches!(refused("/sbin"), Error::Init(InitFault::NotFile(_))));
+    assert!(matches!(refused("/sbin/lost"), Error::Init(InitFault::Interpreter(..))));
+    assert!(matches!(refused("/sbin/foreign"), Error::Init(InitFault::ForeignMachine(..))));
     assert!(matches!(HandOver::check(Path::new("/old"), "/sbin/init"), Err(Error::NotAMount(_))));
 
     let hand_over = HandOver::check(root, "/sbin/init").unwrap();
