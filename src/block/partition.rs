@@ -34,11 +34,22 @@ pub fn partition(disk: &dyn ReadAt, sector: u32, size: u64, number: u32) -> Opti
     let sector = u64::from(sector);
     let last = (size / sector).saturating_sub(1);
     // The first header, else the backup at the end of the disk.
-    let header = gpt_header(disk, sector, 1).or_else(|| gpt_header(disk, sector, last));
+    let header = is_protective(disk)
+        .then(|| gpt_header(disk, sector, 1).or_else(|| gpt_header(disk, sector, last)))
+        .flatten();
     match header {
         Some(header) => gpt_entry(disk, sector, &header, number),
         None => mbr_entry(disk, sector, number),
     }
+}
+
+/// Whether sector 0 says that there is a GPT. One without it is left over from before the disk was given an
+/// MBR, and the kernel numbers the partitions by that.
+fn is_protective(disk: &dyn ReadAt) -> bool {
+    let mut block = [0; 512];
+    disk.read_at(0, &mut block).is_some()
+        && bytes(&block, 510) == [0x55, 0xAA]
+        && (0..4).any(|index| entry(&block, index).0 == 0xEE)
 }
 
 struct Header {
