@@ -7,7 +7,7 @@ use std::path::Path;
 use log::{error, info, warn};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::ledger::file;
+use crate::ledger::{Kind, file};
 use crate::mounts::apply::apply;
 use crate::mounts::survey::{Caller, survey};
 use crate::mounts::switch_root::HandOver;
@@ -40,7 +40,17 @@ pub fn hand_over(boot: &mut Boot, deployment: &Deployment) -> String {
             if let Some(watchdog) = boot.watchdog.take() {
                 watchdog.hand_over();
             }
-            hand_over.commit(&arguments(&init), &environment()).to_string()
+            let error = hand_over.commit(&arguments(&init), &environment());
+            if error.is_final() {
+                // The rehearsal makes this all but impossible. The root is the deployment by now, and its
+                // /sysroot the physical root.
+                boot.diary.note(Kind::Failed, deployment.id(), &error.to_string());
+                boot.diary.write(sysroot);
+                error!("{error}; restarting");
+                std::thread::sleep(super::HEARTBEAT);
+                restart();
+            }
+            error.to_string()
         }
         Err(why) => why,
     };

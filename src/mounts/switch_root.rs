@@ -17,6 +17,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use nix::unistd::{chdir, chroot, execve, fchdir};
 
 use crate::sys::beneath::Beneath;
+use crate::sys::rehearse;
 use crate::sys::tree::clear;
 use crate::sysroot::Machine;
 use crate::sysroot::init::{self, InitFault};
@@ -58,6 +59,13 @@ pub enum Error {
     Init(InitFault),
 }
 
+impl Error {
+    /// Whether it came after the point of no return: the initramfs is empty, and a restart is all that is left.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::Step { step: "exec", .. })
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,7 +78,8 @@ impl fmt::Display for Error {
 }
 
 impl HandOver {
-    /// Checks all that [`commit`](Self::commit) relies on. Changes nothing. Needs Linux 5.6 (`openat2`).
+    /// Checks all that [`commit`](Self::commit) relies on, to the point of having the kernel load the init in a
+    /// child that never runs it. Changes nothing. Needs Linux 5.6 (`openat2`).
     ///
     /// # Errors
     /// What is missing.
@@ -93,6 +102,8 @@ impl HandOver {
         }
         let tree = Beneath::open(new_root).map_err(at("open", new_root))?;
         init::check(&tree, init, Machine::native()).map_err(Error::Init)?;
+        let program = CString::new(init).map_err(|_| Error::Init(InitFault::Missing(init.into())))?;
+        rehearse::exec(new_root, &program).map_err(at("rehearse the init in", new_root))?;
         let mut moved = Vec::with_capacity(MOVED.len());
         for name in MOVED {
             let from = slash.join(name);
@@ -107,15 +118,14 @@ impl HandOver {
         }
         let kind = fstatfs(&old_root).map_err(at("statfs", slash))?.filesystem_type();
         let emptied = kind == RAMFS_MAGIC || kind == TMPFS_MAGIC;
-        let init = CString::new(init).map_err(|_| Error::Init(InitFault::Missing(init.into())))?;
-        Ok(HandOver { new_root: new_root.into(), init, old_root, directory, moved, emptied })
+        Ok(HandOver { new_root: new_root.into(), init: program, old_root, directory, moved, emptied })
     }
 
     /// Hands over: the new root becomes `/`, the initramfs is emptied, init runs. `arguments` starts with the
     /// name that init sees itself under.
     ///
-    /// Returns only if it failed. Unless the step is `exec`, nothing was deleted and the mounts are where they
-    /// were.
+    /// Returns only if it failed. Unless the step is `exec` ([`Error::is_final`]), nothing was deleted and the
+    /// mounts are where they were.
     pub fn commit(self, arguments: &[CString], environment: &[CString]) -> Error {
         match self.switch() {
             Err(error) => error,

@@ -3,6 +3,7 @@
 pub mod beneath;
 pub mod medium;
 pub mod mount;
+pub mod rehearse;
 pub mod time;
 pub mod tree;
 pub mod watchdog;
