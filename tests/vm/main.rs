@@ -1,6 +1,10 @@
 //! Real kernels, real sysroots, a real serial console: see `lab`. `tests/vm/setup` must have run.
 
-#![allow(clippy::panic, reason = "how a test fails; clippy knows this of #[test] functions only")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "how a test fails; clippy knows this of #[test] functions only"
+)]
 
 #[allow(dead_code, reason = "the demo uses all of it")]
 mod lab;
@@ -39,6 +43,36 @@ mod tour {
     fn broken_all() {
         plays("broken-all");
     }
+}
+
+/// Plays every scene of a table, two at a time, and tells of all that went wrong.
+fn all_play(scenes: &[lab::scenes::Scene]) {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let faults = std::sync::Mutex::new(Vec::new());
+    let work = || {
+        while let Some(scene) = scenes.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            match scene.play(false) {
+                Ok(happened) => println!("{}: {happened}", scene.name),
+                Err(fault) => faults.lock().unwrap().push(format!("{}: {fault}", scene.name)),
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        threads.spawn(work);
+        threads.spawn(work);
+    });
+    let faults = faults.into_inner().unwrap();
+    assert!(faults.is_empty(), "{} of {} failed:\n{}", faults.len(), scenes.len(), faults.join("\n\n"));
+}
+
+#[test]
+fn every_broken_deployment_is_survived_and_explained() {
+    all_play(&lab::breakages::DEPLOYMENTS);
+}
+
+#[test]
+fn every_broken_environment_is_survived_and_explained() {
+    all_play(&lab::breakages::ENVIRONMENTS);
 }
 
 #[test]

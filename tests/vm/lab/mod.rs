@@ -9,6 +9,7 @@
 //!
 //! Everything is made below `target/lab`, without mounts and loop devices. `tests/vm/setup` brings the kernels.
 
+pub mod breakages;
 pub mod debian;
 pub mod fault;
 pub mod fixture;

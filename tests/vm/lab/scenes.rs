@@ -1,5 +1,6 @@
 //! The scenes: a state of the device, and what must come of it on the serial console.
 
+use super::breakages::{DEPLOYMENTS, ENVIRONMENTS};
 use super::fixture::{Disks, Env, disks, small_sysroot};
 use super::guardian::{initramfs, kernel};
 use super::vm::{Machine, Setup, Vm};
@@ -36,7 +37,8 @@ pub struct Scene {
     pub expected: Expected,
 }
 
-const GOOD: Env = Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=0");
+/// An environment without troubles.
+pub const GOOD: Env = Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=0");
 
 /// The tour of `make demo`.
 pub const TOUR: [Scene; 5] = [
@@ -82,7 +84,9 @@ pub const TOUR: [Scene; 5] = [
 /// # Errors
 /// When there is none.
 pub fn named(name: &str) -> Outcome<&'static Scene> {
-    TOUR.iter().find(|scene| scene.name == name).ok_or_else(|| {
+    let all = TOUR.iter().chain(&DEPLOYMENTS).chain(&ENVIRONMENTS);
+    let found = all.into_iter().find(|scene| scene.name == name);
+    found.ok_or_else(|| {
         let names: Vec<&str> = TOUR.iter().map(|scene| scene.name).collect();
         Fault::new(format!("there is no scene '{name}'; there are: {}", names.join(", ")))
     })
@@ -136,6 +140,7 @@ fn boots(vm: &mut Vm, version: u32, reasons: &[&str]) -> Outcome<String> {
         }
     }
     look_around(vm, &path)?;
+    remembers(vm, reasons)?;
     vm.type_line("poweroff -f")?;
     vm.expect_end(ANSWER)?;
     Ok(format!("version {version} booted: {decision}"))
@@ -165,6 +170,18 @@ fn look_around(vm: &mut Vm, path: &str) -> Outcome<()> {
         return Err(vm.failure("/usr can be written, or /var cannot"));
     }
     vm.expect("ostree-booted", ANSWER)?;
+    vm.expect("lab# ", ANSWER).map(|_| ())
+}
+
+/// The ledger tells the same afterwards, from inside the system.
+fn remembers(vm: &mut Vm, reasons: &[&str]) -> Outcome<()> {
+    vm.type_line("bootward log; echo log-$((1+1))")?;
+    let log = vm.expect("log-2", ANSWER)?;
+    for reason in reasons.iter().chain(&[" booting "]) {
+        if !log.contains(reason) {
+            return Err(vm.failure(&format!("bootward log says nothing of '{reason}'")));
+        }
+    }
     vm.expect("lab# ", ANSWER).map(|_| ())
 }
 
