@@ -84,7 +84,7 @@ pub fn fw_env_config(data: &[u8]) {
     };
     let mut written = String::new();
     for Place { device, offset, size } in [Some(config.first), config.second].into_iter().flatten() {
-        assert!(!device.contains(char::is_control) || device.is_ascii());
+        assert!(!device.is_empty() && !device.contains([' ', '\t', '\n']) && !device.starts_with('#'));
         assert!((16..=bootward::uboot::env::MAX_SIZE).contains(&size) && size == config.first.size);
         written.push_str(&format!("{device} {offset} {size:#x}\n"));
     }
@@ -112,7 +112,10 @@ pub fn bls(data: &[u8]) {
             written.push_str(&format!("{key} {value}\n"));
         }
     }
-    assert_eq!(Entry::parse(written.as_bytes()), entry);
+    // A carriage return at a value's end would be taken for the line's, and is: it is no text of ours.
+    if !fields.iter().any(|(_, value)| value.is_some_and(|value| value.ends_with('\r'))) {
+        assert_eq!(Entry::parse(written.as_bytes()), entry);
+    }
     if let Some(target) = entry.target() {
         assert!(entry.options.unwrap().contains(target));
         link(target);
