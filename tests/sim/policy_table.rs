@@ -8,7 +8,7 @@
 //! only: whether there is trouble, and which. [`every_boot_state`] therefore runs every boot state on
 //! deployments that show the trouble in the result, and [`every_set_of_deployments`] runs every set of
 //! deployments on each kind of trouble; [`the_whole_product`] takes nothing for granted and is run by hand,
-//! optimised (about five minutes): `cargo test --release --test sim -- --ignored the_whole_product`.
+//! optimised (16 minutes on a busy core): `cargo test --release --test sim -- --ignored the_whole_product`.
 
 use bootward::policy::{
     Action, Attempts, BootState, Candidate, Decision, Facts, Kernel, Reading, Request, Rule, Trouble, Via,

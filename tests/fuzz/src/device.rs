@@ -116,9 +116,8 @@ pub fn ledger_record(data: &[u8]) {
     let text = bootward::ledger::record::clip("tried");
     let kind = Kind::Attempt;
     let mut records = [Record { kind, sequence: 0, time: 1, uptime: 2, deployment: id, boot: [3; 16], text }];
-    let before = ring.history(&id).unwrap().unconfirmed;
     ring.append(&mut records).unwrap();
-    assert!(ring.history(&id).unwrap().unconfirmed >= 1.max(before.min(1)));
+    assert!(ring.history(&id).unwrap().unconfirmed >= 1);
     let mut ring = Ring::open(ring.into_medium()).unwrap();
     let mut last = None;
     ring.each(|record| last = Some(record.clone())).unwrap();

@@ -32,7 +32,7 @@ pub fn cmdline(data: &[u8]) {
     for argument in &arguments {
         let Ok(name) = core::str::from_utf8(argument.name) else { continue };
         assert!(line.has(name) && argument.is(name));
-        let last = arguments.iter().filter(|other| other.is(name) && other.value.is_some()).next_back();
+        let last = arguments.iter().rfind(|other| other.is(name) && other.value.is_some());
         assert_eq!(line.raw(name), last.and_then(|last| last.value));
         assert!(line.value(name).is_none_or(|text| Some(text.as_bytes()) == line.raw(name)));
         let _ = line.switch(name);
