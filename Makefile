@@ -59,8 +59,6 @@ vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture
 
 initramfs: ## target/lab/bootward-ARCH.img, for ARCH and KERNEL (an unpacked kernel package)
-	cargo build --quiet --release --bin bootward --target $(ARCH)-unknown-linux-musl
-	cargo run --quiet --features builder --bin bootward-initramfs -- --arch $(ARCH) --kernel-tree $(KERNEL) \
-		--binary target/$(ARCH)-unknown-linux-musl/release/bootward \
-		--module virtio_pci --module virtio_blk --module ext4 --output $(LAB)/bootward-$(ARCH).img
+	initramfs/build $(ARCH) $(KERNEL) $(LAB)/bootward-$(ARCH).img --module virtio_pci --module virtio_blk \
+		--module ext4 --compress gzip
 	@ls -l $(LAB)/bootward-$(ARCH).img

@@ -19,6 +19,9 @@ pub const MAX_COMPLAINTS: usize = 8;
 /// A larger file is not read past this many bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
 
+/// The sections that there are.
+const SECTIONS: [&str; 6] = ["root", "boot", "ledger", "watchdog", "recovery", "log"];
+
 /// A string value: at most this many bytes.
 pub type Text = String<128>;
 
@@ -43,7 +46,8 @@ pub struct Config {
     pub boot_device: Text,
     /// `boot.fstype`: its file system; empty to recognise it.
     pub boot_fstype: Text,
-    /// `ledger.limit`: attempts that an unconfirmed first deployment may take; default 0, the bootloader counts.
+    /// `ledger.limit`: attempts that a deployment may take without a confirmation since; default 0, the bootloader
+    /// counts. With a limit every good boot must be confirmed, or a healthy device ends in recovery.
     pub ledger_limit: u32,
     /// `watchdog.device`: for example `/dev/watchdog0`; empty for none.
     pub watchdog_device: Text,
@@ -89,6 +93,8 @@ pub enum Problem {
     Value,
     /// The string or list does not fit.
     TooLong,
+    /// There is no such section.
+    UnknownSection,
     /// There is no such key in this section.
     UnknownKey,
     /// The key wants a value of another kind.
@@ -116,6 +122,7 @@ impl fmt::Display for Complaint {
                 "the value is no string in quotes, whole number, true, false or list of strings"
             }
             Problem::TooLong => "the value is too long",
+            Problem::UnknownSection => "there is no such section",
             Problem::UnknownKey => "there is no such key in this section",
             Problem::WrongKind => "this key takes a value of another kind",
             Problem::Duplicate => "this key or section was given before",
@@ -299,6 +306,9 @@ impl Reader<'_> {
                 }
                 self.at += 1;
                 self.end_of_line()?;
+                if !SECTIONS.contains(&name.as_str()) {
+                    return Err(Problem::UnknownSection);
+                }
                 if sections.contains(&name) || sections.push(name.clone()).is_err() {
                     return Err(Problem::Duplicate);
                 }
@@ -682,6 +692,7 @@ mod tests {
             (1, Problem::Value),
             (3, Problem::Duplicate),
             (5, Problem::WrongKind),
+            (7, Problem::UnknownSection),
             (8, Problem::UnknownKey),
             (9, Problem::Duplicate),
             (10, Problem::UnknownKey),

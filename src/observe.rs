@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cmdline::CommandLine;
 use crate::ledger::{DeploymentId, History, file};
 use crate::policy::{Attempts, BootState, Candidate, Facts, Reading, Request};
-use crate::sysroot::{Look, Machine, Named, Sysroot};
+use crate::sysroot::{Deployment, Look, Machine, Named, Sysroot};
 use crate::uboot::store::{Condition, Store, boot_state, recovery_requested};
 
 /// Where to look, and what is known before looking.
@@ -73,8 +73,19 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
                 None
             }
         });
-    let id = |index| sysroot.deployments.get(index).and_then(|d: &crate::sysroot::Deployment| d.id());
-    let [first, second] = histories(sources.sysroot, [id(0), id(1)], &mut notes);
+    let ids: Vec<_> = sysroot.deployments.iter().map(Deployment::id).collect();
+    let histories = histories(sources.sysroot, &ids, &mut notes);
+    let [first, second] = [0, 1].map(|index| histories.get(index).copied().unwrap_or_default());
+    // The ledger counts every deployment, confirmed before or not: one that crashes after its hand-over again
+    // and again is as good as broken, and recovery comes in the end (tests/sim/policy_device.rs).
+    let worn_out = |h: &History| sources.limit != 0 && h.unconfirmed > sources.limit;
+    for (deployment, _) in sysroot.deployments.iter().zip(&histories).filter(|(_, h)| worn_out(h)) {
+        notes.push(format!(
+            "{}: attempted more than {} times without a confirmation; not tried again",
+            deployment.name(),
+            sources.limit
+        ));
+    }
     let request = if command_line.has("bootward.recovery") {
         Some(Request::CommandLine)
     } else {
@@ -87,7 +98,8 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
         candidates: sysroot
             .deployments
             .iter()
-            .map(|d| Candidate { bootable: d.verdict.is_ok(), kernel: d.kernel })
+            .zip(&histories)
+            .map(|(d, h)| Candidate { bootable: d.verdict.is_ok() && !worn_out(h), kernel: d.kernel })
             .collect(),
         named,
         // Starting another kernel from here is not built yet.
@@ -97,15 +109,11 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
     Observation { sysroot, facts, environment: environment.sentence, notes }
 }
 
-/// What the ledger knows of some deployments; nothing where there is no ledger yet.
-fn histories<const N: usize>(
-    sysroot: &Path,
-    ids: [Option<DeploymentId>; N],
-    notes: &mut Vec<String>,
-) -> [History; N] {
-    let mut all = [History::default(); N];
+/// What the ledger knows of each deployment; nothing where there is no ledger yet.
+fn histories(sysroot: &Path, ids: &[Option<DeploymentId>], notes: &mut Vec<String>) -> Vec<History> {
+    let mut all = vec![History::default(); ids.len()];
     let read = file::open(sysroot).and_then(|mut ring| {
-        for (history, id) in all.iter_mut().zip(&ids) {
+        for (history, id) in all.iter_mut().zip(ids) {
             if let Some(id) = id {
                 *history = ring.history(id)?;
             }

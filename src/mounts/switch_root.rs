@@ -57,6 +57,8 @@ pub enum Error {
     NotAbsolute(String),
     /// Init cannot be run.
     Init(InitFault),
+    /// The kernel does not execute init, although nothing is wrong with it that can be seen.
+    Refused(String, Errno),
 }
 
 impl Error {
@@ -73,6 +75,9 @@ impl fmt::Display for Error {
             Self::NotAMount(path) => write!(f, "{}: the new root is not a mount point", path.display()),
             Self::NotAbsolute(init) => write!(f, "init '{init}' is not an absolute path"),
             Self::Init(fault) => fault.fmt(f),
+            Self::Refused(init, errno) => {
+                write!(f, "the kernel refuses to execute init {init}: {}", errno.desc())
+            }
         }
     }
 }
@@ -103,7 +108,7 @@ impl HandOver {
         let tree = Beneath::open(new_root).map_err(at("open", new_root))?;
         init::check(&tree, init, Machine::native()).map_err(Error::Init)?;
         let program = CString::new(init).map_err(|_| Error::Init(InitFault::Missing(init.into())))?;
-        rehearse::exec(new_root, &program).map_err(at("rehearse the init in", new_root))?;
+        rehearse::exec(new_root, &program).map_err(|errno| Error::Refused(init.into(), errno))?;
         let mut moved = Vec::with_capacity(MOVED.len());
         for name in MOVED {
             let from = slash.join(name);

@@ -123,33 +123,30 @@ fn runnable(root: &Beneath, path: &str, machine: Machine) -> Result<Option<Strin
         Program::Elf { machine: elf, .. } if !machine.runs(elf) => {
             Err(InitFault::ForeignMachine(path.into(), elf))
         }
-        Program::Elf { wide, headers, size, count, .. } => {
+        program @ Program::Elf { .. } => {
             let length = u64::try_from(stat.st_size).unwrap_or(0);
-            // A file that a power cut left short still begins like a program.
-            interpreter(&file, length, wide, headers, size, count).ok_or(InitFault::NotProgram(path.into()))
+            interpreter(&file, length, program).ok_or(InitFault::NotProgram(path.into()))
         }
     }
 }
 
-/// The interpreter that a program names, if it names one; `None` for a program that ends too soon.
-fn interpreter(
-    file: &std::fs::File,
-    length: u64,
-    wide: bool,
-    headers: u64,
-    size: u16,
-    count: u16,
-) -> Option<Option<String>> {
+/// The interpreter that a program names, if it names one; `None` for a program that is not whole: a file that a
+/// power cut left short or full of zeros can still begin like one.
+fn interpreter(file: &std::fs::File, length: u64, program: Program<'_>) -> Option<Option<String>> {
+    let Program::Elf { wide, headers, size, count, entry, .. } = program else { return None };
     let mut found = None;
+    let mut starts = false;
     for index in 0..count.min(HEADERS_MAX) {
         let mut header = [0; 56];
         let at = headers.checked_add(u64::from(index) * u64::from(size))?;
         let wanted = usize::from(size).min(header.len());
         file.read_exact_at(header.get_mut(..wanted)?, at).ok()?;
         let segment = Segment::of(&header, wide);
-        if segment.in_file && segment.offset.checked_add(segment.length)? > length {
+        let in_file = segment.loaded || segment.interpreter;
+        if in_file && segment.offset.checked_add(segment.length)? > length {
             return None;
         }
+        starts |= segment.holds(entry);
         if segment.interpreter {
             let mut name = [0; NAME_MAX];
             let name = name.get_mut(..usize::try_from(segment.length).ok()?.min(NAME_MAX))?;
@@ -158,5 +155,5 @@ fn interpreter(
             found = Some(core::str::from_utf8(name).ok()?.to_string());
         }
     }
-    Some(found)
+    starts.then_some(found)
 }

@@ -71,6 +71,8 @@ pub enum Program<'a> {
         size: u16,
         /// How many.
         count: u16,
+        /// Address of the first instruction.
+        entry: u64,
     },
     /// A script and the interpreter that its first line names.
     Script(&'a str),
@@ -98,6 +100,7 @@ impl<'a> Program<'a> {
                 headers: u64::from(le32(start, 28)),
                 size: le16(start, 42),
                 count: le16(start, 44),
+                entry: u64::from(le32(start, 24)),
             },
             [2] => Program::Elf {
                 machine,
@@ -105,6 +108,7 @@ impl<'a> Program<'a> {
                 headers: le64(start, 32),
                 size: le16(start, 54),
                 count: le16(start, 56),
+                entry: le64(start, 24),
             },
             _ => Program::Unknown,
         }
@@ -114,32 +118,38 @@ impl<'a> Program<'a> {
 /// What matters here of a program header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
+    /// It is mapped into memory (`PT_LOAD`).
+    pub loaded: bool,
     /// It holds the interpreter's name (`PT_INTERP`).
     pub interpreter: bool,
-    /// Its bytes must be in the file (`PT_LOAD` or `PT_INTERP`).
-    pub in_file: bool,
     /// Where its bytes are in the file.
     pub offset: u64,
     /// How many bytes it has in the file.
     pub length: u64,
+    /// Where it is mapped.
+    pub address: u64,
+    /// How many bytes it has in memory.
+    pub memory: u64,
 }
 
 impl Segment {
     /// Reads a program header.
     pub fn of(header: &[u8; 56], wide: bool) -> Self {
-        const PT_LOAD: u32 = 1;
-        const PT_INTERP: u32 = 3;
         let kind = le32(header, 0);
-        let (offset, length) = if wide {
-            (le64(header, 8), le64(header, 32))
-        } else {
-            (u64::from(le32(header, 4)), u64::from(le32(header, 16)))
-        };
+        // Offset, address, length in the file, length in memory.
+        let word = |narrow, long| if wide { le64(header, long) } else { u64::from(le32(header, narrow)) };
         Segment {
-            interpreter: kind == PT_INTERP,
-            in_file: matches!(kind, PT_LOAD | PT_INTERP),
-            offset,
-            length,
+            loaded: kind == 1,
+            interpreter: kind == 3,
+            offset: word(4, 8),
+            address: word(8, 16),
+            length: word(16, 32),
+            memory: word(20, 40),
         }
+    }
+
+    /// Whether an address is in it.
+    pub fn holds(&self, address: u64) -> bool {
+        self.loaded && address.checked_sub(self.address).is_some_and(|at| at < self.memory)
     }
 }

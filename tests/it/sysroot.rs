@@ -21,16 +21,20 @@ fn ostree(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// The smallest static program: an ELF header and one program header that is not PT_INTERP.
+/// The smallest static programs: an ELF header, a program header that maps it, and one to change.
 fn program(machine: u16) -> Vec<u8> {
-    let mut elf = vec![0u8; 120];
+    let mut elf = vec![0u8; 176];
     elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     elf[16] = 2;
     elf[18..20].copy_from_slice(&machine.to_le_bytes());
+    elf[24] = 0x40;
     elf[32] = 64;
     elf[54] = 56;
-    elf[56] = 1;
+    elf[56] = 2;
+    // PT_LOAD of the whole file at address 0, in which the entry is.
     elf[64] = 1;
+    elf[96] = 176;
+    elf[104] = 176;
     elf
 }
 
@@ -174,6 +178,11 @@ fn broken_first_deployments() {
         ),
         ("other architecture", |_, d| init(d, &program(183)), "another machine"),
         ("empty init", |_, d| init(d, b""), "neither a whole program"),
+        (
+            "zeroed init",
+            |_, d| init(d, &[&program(62)[..64], &[0; 4096]].concat()),
+            "neither a whole program",
+        ),
         ("garbage init", |_, d| init(d, b"hello"), "neither a whole program"),
         ("cut-off init", |_, d| init(d, &program(62)[..80]), "neither a whole program"),
         ("no interpreter", |_, d| init(d, b"#!/no/such/shell -e\n"), "needs /no/such/shell"),
@@ -182,9 +191,9 @@ fn broken_first_deployments() {
             "no loader",
             |_, d| {
                 let mut elf = program(62);
-                elf[64] = 3;
-                elf[72] = 120;
-                elf[96] = 9;
+                elf[120] = 3;
+                elf[128] = 176;
+                elf[152] = 9;
                 elf.extend(b"/lib/x.so\0".iter().take(8).chain(b"\0"));
                 init(d, &elf);
             },

@@ -10,6 +10,10 @@ macro_rules! new_init {
     };
 }
 
+/// Whichever boots: with every link gone only the age of the directories orders the deployments, and an image
+/// made at once has none.
+const ANY: u32 = 0;
+
 const fn broken(
     name: &'static str,
     damage: &'static str,
@@ -21,7 +25,7 @@ const fn broken(
 
 /// Ways to break the newest deployment, or what leads to it. Version 1 boots where version 2 is broken;
 /// version 2 where only the way to it is, since it is whole.
-pub const DEPLOYMENTS: [Scene; 16] = [
+pub const DEPLOYMENTS: [Scene; 17] = [
     broken("missing-directory", "rm -rf $new", 1, &["directory is missing"]),
     broken("no-usr", "rm -rf $new/usr", 1, &["no usr"]),
     broken("no-etc", "rm -rf $new/etc $new/usr/etc", 1, &["neither etc nor usr/etc"]),
@@ -29,7 +33,19 @@ pub const DEPLOYMENTS: [Scene; 16] = [
     broken("init-not-executable", concat!(new_init!("echo '#!/bin/sh'"), "; chmod 644 $i"), 1, &["not executable"]),
     broken("init-foreign", new_init!("cat /bin/true"), 1, &["made for another machine"]),
     broken("init-cut-short", new_init!("head -c 5000 $new/usr/bin/busybox"), 1, &["neither a whole program"]),
-    broken("init-refused-by-kernel", new_init!("head -c 64 $new/usr/bin/busybox | dd conv=sync bs=4k status=none"), 1, &["init"]),
+    broken(
+        "init-zeroed",
+        new_init!("head -c 64 $new/usr/bin/busybox | dd conv=sync bs=4k status=none"),
+        1,
+        &["neither a whole program"],
+    ),
+    // An object file: whole, and the kernel refuses it.
+    broken(
+        "init-refused-by-kernel",
+        concat!(new_init!("cat $new/usr/bin/busybox"), "; printf '\\001' | dd of=$i bs=1 seek=16 conv=notrunc status=none"),
+        1,
+        &["the kernel refuses to execute init"],
+    ),
     broken("no-interpreter", new_init!("echo '#!/no/such/shell'"), 1, &["needs /no/such/shell"]),
     broken(
         "partial-commit",
@@ -44,7 +60,7 @@ pub const DEPLOYMENTS: [Scene; 16] = [
         &["leads nowhere"],
     ),
     broken("boot-links-missing", "rm ostree/boot.?", 2, &["are missing or lead nowhere"]),
-    broken("all-boot-links-gone", "rm -r ostree/boot.*", 2, &["leads nowhere"]),
+    broken("all-boot-links-gone", "rm -r ostree/boot.*", ANY, &["leads nowhere"]),
     broken(
         "unreadable-entry",
         "e=$(grep -l '^version 2' boot/loader/entries/*); rm $e; mkdir $e",

@@ -47,14 +47,14 @@ pub fn kernel(machine: Machine) -> Outcome<Kernel> {
 pub fn binary(machine: Machine) -> Outcome<PathBuf> {
     static ARM64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static AMD64: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let (cell, target) = match machine {
-        Machine::Arm64 => (&ARM64, "aarch64-unknown-linux-musl"),
-        Machine::Amd64 => (&AMD64, "x86_64-unknown-linux-musl"),
+    let (cell, arch) = match machine {
+        Machine::Arm64 => (&ARM64, "aarch64"),
+        Machine::Amd64 => (&AMD64, "x86_64"),
     };
     let built = cell.get_or_init(|| {
-        run(cargo().args(["build", "--quiet", "--release", "--bin", "bootward", "--target", target]))
-            .map_err(|fault| fault.to_string())?;
-        Ok(target_dir().join(target).join("release/bootward"))
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("initramfs/binary");
+        let printed = run(Command::new(script).arg(arch)).map_err(|fault| fault.to_string())?;
+        Ok(PathBuf::from(printed.trim()))
     });
     built.clone().map_err(Fault::new)
 }
@@ -97,9 +97,4 @@ fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     command
-}
-
-fn target_dir() -> PathBuf {
-    let own = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(own, PathBuf::from)
 }
