@@ -100,10 +100,6 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
     if !options.has(SYSROOT.name) {
         return super::options::usage("decide needs --sysroot DIR");
     }
-    let place = match Place::of(&options, "") {
-        Ok(place) => place,
-        Err(code) => return code,
-    };
     let machine = match options.value(MACHINE.name).map(Machine::parse) {
         None => Machine::native(),
         Some(Some(machine)) => machine,
@@ -113,6 +109,10 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
         None => 0,
         Some(Ok(limit)) => limit,
         Some(Err(_)) => return super::options::usage("--limit takes a number"),
+    };
+    let place = match Place::of(&options, "") {
+        Ok(place) => place,
+        Err(code) => return code,
     };
     let mut sources = Sources {
         sysroot: &place.sysroot,

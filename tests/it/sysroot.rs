@@ -8,9 +8,9 @@ use std::process::Command;
 use bootward::policy::Kernel;
 use bootward::sysroot::{Look, Machine, Named, Sysroot};
 
-struct Fixture {
+pub struct Fixture {
     _keep: tempfile::TempDir,
-    root: PathBuf,
+    pub root: PathBuf,
 }
 
 fn ostree(args: &[&str]) -> String {
@@ -40,7 +40,7 @@ fn program(machine: u16) -> Vec<u8> {
 
 impl Fixture {
     /// Two deployments; the second one, index 0, has another kernel release than the first one.
-    fn new() -> Fixture {
+    pub fn new() -> Fixture {
         let keep = tempfile::tempdir().unwrap();
         let root = keep.path().join("sysroot");
         let at = root.to_str().unwrap();
@@ -76,7 +76,7 @@ impl Fixture {
         Fixture { _keep: keep, root }
     }
 
-    fn read(&self) -> Sysroot {
+    pub fn read(&self) -> Sysroot {
         Sysroot::read(&Look {
             sysroot: &self.root,
             boot: &self.root.join("boot"),

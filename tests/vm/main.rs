@@ -76,6 +76,22 @@ fn every_broken_environment_is_survived_and_explained() {
 }
 
 #[test]
+fn the_watchdog_is_handed_over_armed() {
+    match lab::hardware::watchdog() {
+        Ok(happened) => println!("{happened}"),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
+fn a_root_that_never_comes_ends_in_recovery_and_a_timed_restart() {
+    match lab::hardware::missing_root() {
+        Ok(happened) => println!("{happened}"),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
 fn debian() {
     let report = match lab::debian::boot() {
         Ok(report) => report,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::fixture::{Env, LABEL, deploy, disks, init_sysroot};
+use super::fixture::{Env, deploy, disks, init_sysroot};
 use super::guardian::{initramfs, kernel};
 use super::tools::{prepared, run, write};
 use super::vm::{Machine, Setup, Vm};
@@ -93,6 +93,7 @@ fn setup() -> Outcome<Setup> {
         initramfs,
         command_line: made.options,
         disks: vec![disk],
+        extra: Vec::new(),
         live: false,
     })
 }
@@ -110,6 +111,5 @@ fn partition(filesystem: &Path, disk: &Path) -> Outcome<()> {
     shell.args(["-c", script, "sh"]).args([disk, &table, filesystem]).arg(START.to_string());
     shell.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
     run(&mut shell)?;
-    let _ = LABEL;
     std::fs::remove_file(filesystem).map_err(|e| Fault::file("remove", filesystem, &e))
 }

@@ -10,7 +10,7 @@ use super::{Fault, Outcome};
 
 /// What is loaded before the root is looked for. What ext4 needs by a soft dependency only is not named: that it
 /// comes along is part of what the scenes prove.
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+pub const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 /// Both copies of the environment, on the second disk.
 const FW_ENV_CONFIG: &str = "/dev/vdb 0x0000 0x4000\n/dev/vdb 0x4000 0x4000\n";
@@ -70,25 +70,34 @@ pub fn initramfs(machine: Machine) -> Outcome<PathBuf> {
         Machine::Arm64 => (&ARM64, "aarch64"),
         Machine::Amd64 => (&AMD64, "x86_64"),
     };
-    cell.get_or_init(|| build_initramfs(machine, arch).map_err(|fault| fault.to_string()))
+    let config = "[root]\ntimeout = 20\n";
+    cell.get_or_init(|| initramfs_with(machine, arch, &MODULES, config).map_err(|fault| fault.to_string()))
         .clone()
         .map_err(Fault::new)
 }
 
-fn build_initramfs(machine: Machine, arch: &str) -> Outcome<PathBuf> {
+/// An initramfs of its own for `machine`: these modules, and this after them in `bootward.toml`.
+///
+/// # Errors
+/// When it does not build.
+pub fn initramfs_with(machine: Machine, name: &str, modules: &[&str], config: &str) -> Outcome<PathBuf> {
+    let arch = match machine {
+        Machine::Arm64 => "aarch64",
+        Machine::Amd64 => "x86_64",
+    };
     let kernel = kernel(machine)?;
     let binary = binary(machine)?;
     let dir = lab().join("initramfs");
-    let (config, env) = (dir.join("bootward.toml"), dir.join("fw_env.config"));
-    let modules: Vec<String> = MODULES.iter().map(|name| format!("\"{name}\"")).collect();
-    write(&config, format!("modules = [{}]\n\n[root]\ntimeout = 20\n", modules.join(", ")))?;
+    let (file, env) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.fw_env.config")));
+    let modules: Vec<String> = modules.iter().map(|name| format!("\"{name}\"")).collect();
+    write(&file, format!("modules = [{}]\n\n{config}", modules.join(", ")))?;
     write(&env, FW_ENV_CONFIG)?;
-    let output = dir.join(format!("{arch}.img"));
+    let output = dir.join(format!("{name}.img"));
     let mut builder = cargo();
     builder.args(["run", "--quiet", "--features", "builder", "--bin", "bootward-initramfs", "--"]);
     builder.args(["--arch", arch, "--release", &kernel.release, "--compress", "gzip"]);
     builder.arg("--binary").arg(binary).arg("--kernel-tree").arg(&kernel.tree);
-    builder.arg("--config").arg(config).arg("--fw-env-config").arg(env).arg("--output").arg(&output);
+    builder.arg("--config").arg(file).arg("--fw-env-config").arg(env).arg("--output").arg(&output);
     run(&mut builder)?;
     Ok(output)
 }

@@ -14,6 +14,7 @@ pub mod debian;
 pub mod fault;
 pub mod fixture;
 pub mod guardian;
+pub mod hardware;
 pub mod scenes;
 pub mod tools;
 pub mod vm;

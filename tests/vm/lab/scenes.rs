@@ -7,9 +7,9 @@ use super::vm::{Machine, Setup, Vm};
 use super::{Fault, Outcome};
 
 /// Seconds until the guardian must have decided, and the system must be up.
-const BOOT: u64 = 60;
+pub const BOOT: u64 = 60;
 /// Seconds for an answer at a prompt.
-const ANSWER: u64 = 20;
+pub const ANSWER: u64 = 20;
 /// Size of the small root, in megabytes.
 const SMALL: u32 = 96;
 
@@ -98,15 +98,24 @@ impl Scene {
     /// # Errors
     /// When something is missing or does not build.
     pub fn prepare(&self, live: bool) -> Outcome<Setup> {
-        let Disks { images, options } = disks(self.name, &small_sysroot()?, self.damage, self.env, SMALL)?;
+        self.prepare_as(self.name, live)
+    }
+
+    /// As [`Scene::prepare`], with disks and a transcript of another name.
+    ///
+    /// # Errors
+    /// When something is missing or does not build.
+    pub fn prepare_as(&self, name: &str, live: bool) -> Outcome<Setup> {
+        let Disks { images, options } = disks(name, &small_sysroot()?, self.damage, self.env, SMALL)?;
         Ok(Setup {
-            name: self.name.to_string(),
+            name: name.to_string(),
             machine: Machine::Arm64,
             memory: 384,
             kernel: kernel(Machine::Arm64)?.image,
             initramfs: initramfs(Machine::Arm64)?,
             command_line: options,
             disks: images,
+            extra: Vec::new(),
             live,
         })
     }
@@ -140,7 +149,7 @@ fn boots(vm: &mut Vm, version: u32, reasons: &[&str]) -> Outcome<String> {
         }
     }
     look_around(vm, &path)?;
-    remembers(vm, reasons)?;
+    remembers(vm, &path, reasons)?;
     vm.type_line("poweroff -f")?;
     vm.expect_end(ANSWER)?;
     Ok(format!("version {up} booted: {decision}"))
@@ -174,13 +183,21 @@ fn look_around(vm: &mut Vm, path: &str) -> Outcome<()> {
 }
 
 /// The ledger tells the same afterwards, from inside the system.
-fn remembers(vm: &mut Vm, reasons: &[&str]) -> Outcome<()> {
+fn remembers(vm: &mut Vm, path: &str, reasons: &[&str]) -> Outcome<()> {
     vm.type_line("bootward log; echo log-$((1+1))")?;
     let log = vm.expect("log-2", ANSWER)?;
     for reason in reasons.iter().chain(&[" booting "]) {
         if !log.contains(reason) {
             return Err(vm.failure(&format!("bootward log says nothing of '{reason}'")));
         }
+    }
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("bootward status | grep '^[*] '; echo status-$((1+1))")?;
+    let status = vm.expect("status-2", ANSWER)?;
+    let commit =
+        path.trim_end().rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or_default();
+    if commit.is_empty() || !status.lines().any(|line| line.starts_with("* ") && line.contains(commit)) {
+        return Err(vm.failure("bootward status does not mark the booted deployment"));
     }
     vm.expect("lab# ", ANSWER).map(|_| ())
 }

@@ -44,6 +44,8 @@ pub struct Setup {
     pub command_line: String,
     /// Raw disk images, in the order vda, vdb, ...
     pub disks: Vec<PathBuf>,
+    /// More for QEMU's command line.
+    pub extra: Vec<String>,
     /// Print the console while it runs.
     pub live: bool,
 }
@@ -58,7 +60,7 @@ impl Setup {
         command.args(machine).args(["-accel", "tcg", "-nodefaults", "-no-reboot", "-monitor", "none"]);
         command.args(["-display", "none", "-serial", serial, "-m", &self.memory.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        command.args(["-append", &self.command_line]);
+        command.args(["-append", &self.command_line]).args(&self.extra);
         for (number, disk) in self.disks.iter().enumerate() {
             let path = disk.display();
             command.arg("-drive").arg(format!("if=none,id=disk{number},format=raw,file={path}"));
