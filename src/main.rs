@@ -3,5 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 { bootward::boot::run() } else { bootward::cli::run() }
+    // A container may make a command PID 1; the kernel starts us with no verb.
+    if std::process::id() == 1 && !bootward::cli::is_called() {
+        bootward::boot::run()
+    } else {
+        bootward::cli::run()
+    }
 }

@@ -40,6 +40,13 @@ pub const FAILED: u8 = 1;
 /// The command line was wrong.
 pub const USAGE: u8 = 2;
 
+/// Whether the command line names a verb or asks for help, so that this is a command and not a boot.
+pub fn is_called() -> bool {
+    std::env::args().nth(1).is_some_and(|first| {
+        matches!(first.as_str(), "--help" | "--version") || VERBS.iter().any(|verb| verb.name == first)
+    })
+}
+
 /// Runs the verb that the command line names.
 pub fn run() -> ExitCode {
     let arguments: Vec<String> =

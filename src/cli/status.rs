@@ -69,23 +69,26 @@ pub fn status(arguments: &[String]) -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let command_line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let place = match Place::of(&options, "/sysroot") {
         Ok(place) => place,
         Err(code) => return code,
     };
-    let release = crate::sys::kernel_release();
     let config = Path::new(options.value(ENV_CONFIG.name).unwrap_or("/etc/fw_env.config"));
-    let observation = observe(&Sources {
+    let mut observation = observe(&Sources {
         sysroot: &place.sysroot,
         boot: &place.boot,
         env_config: Some(config),
-        command_line: &command_line,
+        // This boot's command line says nothing of the next one's, and neither does its kernel: the bootloader
+        // will start an entry's own.
+        command_line: "",
         init: None,
-        release: &release,
+        release: "",
         machine: Machine::native(),
         limit: 0,
     });
+    let second = observation.facts.state.rollback == Reading::Value(true);
+    let entry = usize::from(second && observation.facts.candidates.len() > 1);
+    observation.facts.named = (!observation.facts.candidates.is_empty()).then_some(entry);
     show(&observation, booted(&observation), options.has(JSON.name));
     ExitCode::SUCCESS
 }

@@ -158,6 +158,20 @@ fn status_lists_as_ostree_admin_status_does() {
     }
 }
 
+/// What boots next is what the bootloader will start, not what is running now.
+#[test]
+fn status_foretells_the_next_boot() {
+    let fixture = Fixture::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let sysroot = fixture.root.to_str().unwrap();
+    for (variables, index) in [("rollback=0\n", 0), ("rollback=1\n", 1)] {
+        let config = environment(scratch.path(), variables);
+        let json = bootward(&["status", "--json", "--sysroot", sysroot, "--env-config", &config]);
+        let report: Value = serde_json::from_str(&text(&json)).unwrap();
+        assert_eq!(report["decision"]["index"], index, "{variables}: {report}");
+    }
+}
+
 #[test]
 fn an_absent_ledger_is_told_and_is_no_failure() {
     let fixture = Fixture::new();

@@ -6,8 +6,10 @@
 //! that is not a deployment's own and has no modules there crashes it. Assumed: both entries' kernels load,
 //! and what each kernel starts is this guardian; a loader that cannot load its entry is its own script's affair.
 //!
-//! The rules as they stand do allow loops. [`the_rules_as_they_stand`] proves what the loops are, and
-//! that there are no others; [`a_verdict_from_the_ledger`] proves that one more verdict would end them all.
+//! With the ledger's limit on, as `bootward::observe` applies it to every deployment, every device ends
+//! ([`with_the_ledgers_limit`]). With the limit off only the bootloader counts, and devices may loop for ever:
+//! [`without_the_ledgers_limit`] proves which loops there are, that there are no others, and the condition
+//! under which there are none.
 
 use bootward::policy::{
     Action, Attempts, BootState, Candidate, Decision, Facts, Kernel, Reading, Rule, Via, decide,
@@ -96,7 +98,8 @@ enum End {
     },
 }
 
-/// The rules: as they stand, or with the ledger's verdict on each deployment.
+/// What the ledger's limit applies to: the first deployment only, as the policy itself does, or each
+/// deployment, as `bootward::observe` does.
 #[derive(Clone, Copy, PartialEq)]
 enum Rules {
     AsTheyStand,
@@ -323,7 +326,7 @@ fn loop_kind(device: &Device, start: &Memory, end: End) -> Option<&'static str> 
     })
 }
 
-/// The condition under which the rules as they stand end every loop.
+/// The condition under which every device ends without a verdict from the ledger.
 fn promised(device: &Device, start: &Memory) -> bool {
     let kernels_fit = device.kexec != Kexec::Crashes
         && device.deployed.iter().all(|d| d.kernel == 0 || d.modules_for_both)
@@ -339,7 +342,7 @@ fn promised(device: &Device, start: &Memory) -> bool {
 }
 
 #[test]
-fn the_rules_as_they_stand() {
+fn without_the_ledgers_limit() {
     let (mut states, mut ended, mut kept, mut bound) = (0u64, 0u64, 0u64, 0);
     let mut loops: Vec<(&str, u64, String)> = Vec::new();
     let mut seen = Vec::new();
@@ -376,7 +379,7 @@ fn the_rules_as_they_stand() {
 /// With one more verdict, "attempted more often than the ledger's limit since it was last confirmed", for each
 /// deployment, every device with a ledger that is on and can be written ends. Nothing in `decide` changes.
 #[test]
-fn a_verdict_from_the_ledger() {
+fn with_the_ledgers_limit() {
     let (mut states, mut bound) = (0u64, 0);
     let mut seen = Vec::new();
     let worn: Vec<[u32; 3]> =

@@ -75,20 +75,31 @@ fn every_broken_environment_is_survived_and_explained() {
     all_play(&lab::breakages::ENVIRONMENTS);
 }
 
-#[test]
-fn the_watchdog_is_handed_over_armed() {
-    match lab::hardware::watchdog() {
+fn happens(outcome: lab::Outcome<String>) {
+    match outcome {
         Ok(happened) => println!("{happened}"),
         Err(fault) => panic!("{fault}"),
     }
 }
 
 #[test]
+fn the_watchdog_is_handed_over_armed() {
+    happens(lab::hardware::watchdog());
+}
+
+#[test]
 fn a_root_that_never_comes_ends_in_recovery_and_a_timed_restart() {
-    match lab::hardware::missing_root() {
-        Ok(happened) => println!("{happened}"),
-        Err(fault) => panic!("{fault}"),
-    }
+    happens(lab::hardware::missing_root());
+}
+
+#[test]
+fn a_read_only_root_keeps_its_ledger() {
+    happens(lab::hardware::read_only_root());
+}
+
+#[test]
+fn the_boot_partition_is_read_and_let_go() {
+    happens(lab::hardware::boot_partition());
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! Scenes that need more than disks: a watchdog, and a root that never comes.
+//! Scenes that need more than a damaged root: a watchdog, a root that never comes or is read-only, a boot
+//! partition.
 
 use super::Outcome;
+use super::fixture::{Disks, Env, disks, small_sysroot};
 use super::guardian::{MODULES, initramfs_with};
 use super::scenes::{ANSWER, BOOT, named};
+use super::tools::{as_root, run};
 use super::vm::{Machine, Setup};
 
 /// Seconds until the watchdog ends the machine.
@@ -24,7 +27,7 @@ pub fn watchdog() -> Outcome<String> {
     let armed = vm.expect_line("bootward: watchdog ", BOOT)?;
     vm.expect("[os] up: 2", BOOT)?;
     vm.expect("lab# ", ANSWER)?;
-    vm.type_line("readlink /proc/1/fd/*; echo open-$((1+1))")?;
+    vm.type_line("ls -l /proc/1/fd; echo open-$((1+1))")?;
     let open = vm.expect("open-2", ANSWER)?;
     if !open.contains("/dev/watchdog0") {
         return Err(vm.failure("the init does not have the watchdog open"));
@@ -54,4 +57,57 @@ pub fn missing_root() -> Outcome<String> {
     vm.expect("nobody typed anything: restarting now", ANSWER)?;
     vm.expect_end(ANSWER)?;
     Ok(format!("recovery: {why}; it restarted when nobody typed"))
+}
+
+/// With `ro` the root stays read-only, and the attempt is in the ledger all the same.
+///
+/// # Errors
+/// When anything else happens.
+pub fn read_only_root() -> Outcome<String> {
+    let normal = named("normal")?.prepare_as("read-only-root", false)?;
+    let command_line = normal.command_line.replace(" rw ", " ro ");
+    let mut vm = Setup { command_line, ..normal }.start()?;
+    vm.expect("[os] up: 2", BOOT)?;
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("bootward log; touch /var/x; echo log-$((1+1))")?;
+    let log = vm.expect("log-2", ANSWER)?;
+    if !log.contains(" booting ") || !log.contains("Read-only file system") {
+        return Err(vm.failure("the attempt is not in the ledger, or the root became writable"));
+    }
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)?;
+    Ok("the root stayed read-only and the ledger has the attempt".to_string())
+}
+
+/// The boot entries on a partition of their own are read, and the partition is let go before the hand-over.
+///
+/// # Errors
+/// When anything else happens.
+pub fn boot_partition() -> Outcome<String> {
+    let config = "[boot]\ndevice = \"LABEL=bootfs\"\n";
+    let initramfs = initramfs_with(Machine::Arm64, "aarch64-boot", &MODULES, config)?;
+    let normal = named("normal")?.prepare_as("boot-partition", false)?;
+    let moved = "mv boot ../bootfs; mkdir boot";
+    let Disks { mut images, options } =
+        disks("boot-partition", &small_sysroot()?, moved, Env::Pair("rollback=0"), 96)?;
+    let image = super::tools::lab().join("boot-partition.img");
+    let from = super::tools::lab().join("run/boot-partition/bootfs");
+    let mut mke2fs = as_root("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "bootfs", "-d"]);
+    run(mke2fs.arg(from).arg(&image).arg("16M"))?;
+    images.push(image);
+    let mut vm = Setup { initramfs, command_line: options, disks: images, ..normal }.start()?;
+    vm.expect("bootward: LABEL=bootfs is /dev/vdc, mounted at /boot", BOOT)?;
+    // Only an entry has a title.
+    vm.expect("\"Lab 2 (ostree:0)\"", BOOT)?;
+    vm.expect("[os] up: 2", BOOT)?;
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("grep -c vdc /proc/mounts; echo mounts-$((1+1))")?;
+    if !vm.expect("mounts-2", ANSWER)?.contains("\n0") {
+        return Err(vm.failure("the boot partition is still mounted after the hand-over"));
+    }
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)?;
+    Ok("the entries were read from the boot partition, which was let go".to_string())
 }
