@@ -36,6 +36,7 @@ fmt: ## formatting
 clippy: ## lints of all targets, both feature sets
 	cargo clippy --quiet --all-targets --features builder -- -D warnings
 	cargo clippy --quiet --lib --bin bootward --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --lib
 
 check-rings: ## the inner rings build without an operating system
 	cargo check --quiet --lib --no-default-features --target x86_64-unknown-none

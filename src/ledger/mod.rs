@@ -2,7 +2,7 @@
 //!
 //! One record for each attempt and its outcome. It counts attempts where the bootloader does not, remembers
 //! what was asked of the bootloader, and explains the past (`bootward log`). The format is in [`record`],
-//! the ring in [`ring`], the file in [`file`].
+//! the ring in [`mod@ring`], the file in [`mod@file`].
 
 #[cfg(not(target_os = "none"))]
 pub mod file;

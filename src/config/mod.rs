@@ -1,0 +1,224 @@
+//! `bootward.toml`, the configuration in the initramfs: a subset of TOML, read without a heap.
+//!
+//! What it takes: comments, `[section]`, bare keys, basic (`"…"`) and literal (`'…'`) strings on one line,
+//! integers, booleans, and arrays of strings over one or several lines. Every document that it takes without
+//! a complaint is TOML with the same meaning; the reverse does not hold. (The usual crate costs 155 KB of a
+//! 450 KB budget.)
+//!
+//! A line that is not understood is skipped and reported, and the default stands: a typing error must not
+//! keep a device from booting.
+
+mod reader;
+
+use core::fmt;
+
+use heapless::{String, Vec};
+
+use reader::Reader;
+
+/// More modules than this are not taken.
+pub const MAX_MODULES: usize = 64;
+/// More complaints than this are counted only.
+pub const MAX_COMPLAINTS: usize = 8;
+/// A larger file is not read past this many bytes.
+pub const MAX_SIZE: usize = 64 * 1024;
+
+/// The sections that there are.
+const SECTIONS: [&str; 6] = ["root", "boot", "ledger", "watchdog", "recovery", "log"];
+
+/// A string value: at most this many bytes.
+pub type Text = String<128>;
+
+/// The configuration, every key with its default.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// `modules`: kernel modules to load before the root is looked for, each with its parameters.
+    pub modules: Vec<Text, MAX_MODULES>,
+    /// `init`: path of the real init in the deployment; empty for the usual places.
+    pub init: Text,
+    /// `env`: path of `fw_env.config`; default `/etc/fw_env.config`.
+    pub env: Text,
+    /// `root.device`: the root where the command line names none, for example `LABEL=otaroot`.
+    pub root_device: Text,
+    /// `root.fstype`: its file system; empty to recognise it.
+    pub root_fstype: Text,
+    /// `root.flags`: mount options, as in fstab.
+    pub root_flags: Text,
+    /// `root.timeout`: seconds to wait for the root before recovery; default 90.
+    pub root_timeout: u32,
+    /// `boot.device`: a boot partition of its own; empty where `/boot` is on the root.
+    pub boot_device: Text,
+    /// `boot.fstype`: its file system; empty to recognise it.
+    pub boot_fstype: Text,
+    /// `ledger.limit`: attempts that a deployment may take without a confirmation since; default 0, the bootloader
+    /// counts. With a limit every good boot must be confirmed, or a healthy device ends in recovery.
+    pub ledger_limit: u32,
+    /// `watchdog.device`: for example `/dev/watchdog0`; empty for none.
+    pub watchdog_device: Text,
+    /// `watchdog.timeout`: seconds; default 60.
+    pub watchdog_timeout: u32,
+    /// `recovery.console`: default `/dev/console`.
+    pub recovery_console: Text,
+    /// `recovery.reboot_after`: seconds without input until a restart; default 300, 0 for never.
+    pub recovery_reboot_after: u32,
+    /// `log.level`: `error`, `warn`, `info` or `debug`; default `info`.
+    pub log_level: Text,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let text = |s: &str| Text::try_from(s).unwrap_or_default();
+        Config {
+            modules: Vec::new(),
+            init: Text::new(),
+            env: text("/etc/fw_env.config"),
+            root_device: Text::new(),
+            root_fstype: Text::new(),
+            root_flags: Text::new(),
+            root_timeout: 90,
+            boot_device: Text::new(),
+            boot_fstype: Text::new(),
+            ledger_limit: 0,
+            watchdog_device: Text::new(),
+            watchdog_timeout: 60,
+            recovery_console: text("/dev/console"),
+            recovery_reboot_after: 300,
+            log_level: text("info"),
+        }
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Problem {
+    /// Not `key = value`, `[section]` or a comment.
+    Syntax,
+    /// The value is not closed, or not one of the kinds that are taken.
+    Value,
+    /// The string or list does not fit.
+    TooLong,
+    /// There is no such section.
+    UnknownSection,
+    /// There is no such key in this section.
+    UnknownKey,
+    /// The key wants a value of another kind.
+    WrongKind,
+    /// The key was given before.
+    Duplicate,
+    /// The file is longer than is read.
+    FileTooLong,
+}
+
+/// A line that was skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Complaint {
+    /// Line number, from 1.
+    pub line: u32,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.problem {
+            Problem::Syntax => "expected 'key = value', '[section]' or a comment",
+            Problem::Value => {
+                "the value is no string in quotes, whole number, true, false or list of strings"
+            }
+            Problem::TooLong => "the value is too long",
+            Problem::UnknownSection => "there is no such section",
+            Problem::UnknownKey => "there is no such key in this section",
+            Problem::WrongKind => "this key takes a value of another kind",
+            Problem::Duplicate => "this key or section was given before",
+            Problem::FileTooLong => "the file is longer than 64 KiB, the rest was not read",
+        };
+        write!(f, "line {}: {what}; the line was skipped", self.line)
+    }
+}
+
+/// What was wrong with a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Complaints {
+    /// The first of them.
+    pub first: Vec<Complaint, MAX_COMPLAINTS>,
+    /// How many there were.
+    pub count: u32,
+}
+
+/// One value.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them lives at a time, on the stack, and there is no heap"
+)]
+enum Value {
+    Text(Text),
+    Number(i64),
+    Flag,
+    List(Vec<Text, MAX_MODULES>),
+}
+
+/// Where a value goes.
+enum Slot<'a> {
+    Text(&'a mut Text),
+    Number(&'a mut u32),
+    List(&'a mut Vec<Text, MAX_MODULES>),
+}
+
+impl Config {
+    /// Reads a file. What cannot be used is in the complaints, and its default in the configuration.
+    pub fn parse(file: &[u8]) -> (Config, Complaints) {
+        let mut reader = Reader { bytes: file.get(..MAX_SIZE).unwrap_or(file), at: 0, line: 1 };
+        let mut config = Config::default();
+        let mut complaints = Complaints::default();
+        let mut section: String<32> = String::new();
+        let mut seen: Vec<(&'static str, &'static str), 20> = Vec::new();
+        let mut sections: Vec<String<32>, 8> = Vec::new();
+        while !reader.at_end() {
+            let (at, line) = (reader.at, reader.line);
+            if let Err(problem) = reader.entry(&mut config, &mut section, &mut seen, &mut sections) {
+                complaints.add(line, problem);
+                // Only the line itself is given up: a list that is not closed has run into the next section.
+                (reader.at, reader.line) = (at, line);
+                reader.skip_line();
+            }
+        }
+        if file.len() > MAX_SIZE {
+            complaints.add(reader.line, Problem::FileTooLong);
+        }
+        (config, complaints)
+    }
+
+    fn slot(&mut self, section: &str, key: &str) -> Option<(&'static str, &'static str, Slot<'_>)> {
+        Some(match (section, key) {
+            ("", "modules") => ("", "modules", Slot::List(&mut self.modules)),
+            ("", "init") => ("", "init", Slot::Text(&mut self.init)),
+            ("", "env") => ("", "env", Slot::Text(&mut self.env)),
+            ("root", "device") => ("root", "device", Slot::Text(&mut self.root_device)),
+            ("root", "fstype") => ("root", "fstype", Slot::Text(&mut self.root_fstype)),
+            ("root", "flags") => ("root", "flags", Slot::Text(&mut self.root_flags)),
+            ("root", "timeout") => ("root", "timeout", Slot::Number(&mut self.root_timeout)),
+            ("boot", "device") => ("boot", "device", Slot::Text(&mut self.boot_device)),
+            ("boot", "fstype") => ("boot", "fstype", Slot::Text(&mut self.boot_fstype)),
+            ("ledger", "limit") => ("ledger", "limit", Slot::Number(&mut self.ledger_limit)),
+            ("watchdog", "device") => ("watchdog", "device", Slot::Text(&mut self.watchdog_device)),
+            ("watchdog", "timeout") => ("watchdog", "timeout", Slot::Number(&mut self.watchdog_timeout)),
+            ("recovery", "console") => ("recovery", "console", Slot::Text(&mut self.recovery_console)),
+            ("recovery", "reboot_after") => {
+                ("recovery", "reboot_after", Slot::Number(&mut self.recovery_reboot_after))
+            }
+            ("log", "level") => ("log", "level", Slot::Text(&mut self.log_level)),
+            _ => return None,
+        })
+    }
+}
+
+impl Complaints {
+    fn add(&mut self, line: u32, problem: Problem) {
+        self.count = self.count.saturating_add(1);
+        // What no longer fits is in the count.
+        let _ = self.first.push(Complaint { line, problem });
+    }
+}
+
+#[cfg(test)]
+mod tests;
