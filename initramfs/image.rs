@@ -5,6 +5,7 @@ use crate::cpio::{self, Archive, Entry, Kind};
 use crate::resolve::Selection;
 use crate::tree::{self, Tree};
 use crate::{modinfo, pipe};
+use bootward::config::{Complaint, Config};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
@@ -25,8 +26,8 @@ pub enum Error {
     Archive(cpio::Error),
     /// Compression.
     Compress(pipe::Error),
-    /// `modules` in the configuration is not a list of strings.
-    ConfigModules(PathBuf),
+    /// The device would complain of the configuration.
+    Config(PathBuf, Complaint),
     /// SOURCE_DATE_EPOCH is not a number of seconds that the format can hold.
     Epoch(String),
     /// A name on the build host that is not UTF-8.
@@ -43,9 +44,7 @@ impl fmt::Display for Error {
             Error::NoTree(name) => write!(f, "module '{name}' is wanted: say where with --kernel-tree"),
             Error::Archive(e) => e.fmt(f),
             Error::Compress(e) => e.fmt(f),
-            Error::ConfigModules(path) => {
-                write!(f, "{}: 'modules' must be a list of strings: modules = [\"a\", \"b\"]", path.display())
-            }
+            Error::Config(path, complaint) => write!(f, "{}: {complaint}", path.display()),
             Error::Epoch(text) => write!(f, "SOURCE_DATE_EPOCH '{text}' is not seconds from 0 to 4294967295"),
             Error::Name(path) => write!(f, "{}: the name is not UTF-8", path.display()),
         }
@@ -146,11 +145,12 @@ fn settings(request: &Request, archive: &mut Archive) -> Result<(), Error> {
 
 fn modules(request: &Request, archive: &mut Archive) -> Result<Selection, Error> {
     let names = match &request.config {
-        Some(config) if request.modules.is_empty() => {
-            let text = String::from_utf8_lossy(&read(config)?).into_owned();
-            configured_modules(&text).ok_or_else(|| Error::ConfigModules(config.clone()))?
+        Some(config) if request.modules.is_empty() => configured_modules(config, &read(config)?)?,
+        Some(config) => {
+            configured_modules(config, &read(config)?)?;
+            request.modules.clone()
         }
-        _ => request.modules.clone(),
+        None => request.modules.clone(),
     };
     let Some(dir) = &request.kernel_tree else {
         return match names.first() {
@@ -174,51 +174,15 @@ fn modules(request: &Request, archive: &mut Archive) -> Result<Selection, Error>
     Ok(selection)
 }
 
-/// The strings of the top-level key `modules`; none where the key is not there, `None` where it is no list.
-fn configured_modules(text: &str) -> Option<Vec<String>> {
-    let mut inside = None;
-    for line in text.lines() {
-        let line = line.trim_start();
-        if inside.is_none() && line.starts_with('[') {
-            break;
-        }
-        let rest = match (&inside, line.strip_prefix("modules")) {
-            (None, Some(rest)) => match rest.trim_start().strip_prefix('=') {
-                Some(value) => {
-                    inside = Some(Vec::new());
-                    value.trim_start().strip_prefix('[')?
-                }
-                None => continue,
-            },
-            (None, None) => continue,
-            (Some(_), _) => line,
-        };
-        if strings(rest, inside.as_mut()?)? {
-            return inside;
-        }
+/// The modules that a configuration names, without their parameters. A configuration that the device would
+/// complain of is refused here, where it can still be mended.
+fn configured_modules(path: &Path, file: &[u8]) -> Result<Vec<String>, Error> {
+    let (config, complaints) = Config::parse(file);
+    if let Some(first) = complaints.first.first() {
+        return Err(Error::Config(path.to_path_buf(), *first));
     }
-    // A list that never ends is as wrong as no list.
-    if inside.is_some() { None } else { Some(Vec::new()) }
-}
-
-/// Takes one line's strings; true at the closing bracket, `None` at what does not belong in a list.
-fn strings(line: &str, found: &mut Vec<String>) -> Option<bool> {
-    let mut rest = line.trim_start();
-    loop {
-        let first = rest.chars().next();
-        match first {
-            None | Some('#') => return Some(false),
-            Some(']') => return Some(true),
-            Some(',') => rest = rest.get(1..)?,
-            Some(quote @ ('"' | '\'')) => {
-                let (value, after) = rest.get(1..)?.split_once(quote)?;
-                found.push(value.to_owned());
-                rest = after;
-            }
-            Some(_) => return None,
-        }
-        rest = rest.trim_start();
-    }
+    let name = |module: &str| module.split(' ').next().unwrap_or_default().to_string();
+    Ok(config.modules.iter().map(|module| name(module)).collect())
 }
 
 /// systemd and libostree take a system with this file for an initramfs.
@@ -244,13 +208,12 @@ mod tests {
 
     #[test]
     fn modules_of_a_configuration() {
-        let list = |text| configured_modules(text).map(|l| l.join(" "));
-        assert_eq!(list("a = 1\nmodules = [\"ext4\", 'vfat'] # x\n").as_deref(), Some("ext4 vfat"));
-        assert_eq!(list("modules=[\n \"a\", # first\n\n \"b\",\n]\n").as_deref(), Some("a b"));
-        assert_eq!(list("modules_x = 1\n[t]\nmodules = [\"no\"]\n").as_deref(), Some(""));
-        assert_eq!(list("modules = []").as_deref(), Some(""));
-        for bad in ["modules = \"a\"", "modules = [1]", "modules = [\"a\"", "modules = [\"a]"] {
-            assert_eq!(list(bad), None, "{bad}");
+        let list = |text: &str| configured_modules(Path::new("x"), text.as_bytes()).map(|l| l.join(" "));
+        let good = "modules = [\"ext4\", 'i6300esb heartbeat=30'] # x\n[root]\ntimeout = 3\n";
+        assert_eq!(list(good).unwrap(), "ext4 i6300esb");
+        assert_eq!(list("").unwrap(), "");
+        for bad in ["modules = \"a\"", "modules = [1]", "modules = [\"a\"", "modules = [\"a]", "[rot]\n"] {
+            assert!(list(bad).unwrap_err().to_string().starts_with("x: line 1: "), "{bad}");
         }
     }
 }
