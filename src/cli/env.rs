@@ -162,7 +162,7 @@ fn save(config: &Path, edits: &[Edit<'_>]) -> Result<(), String> {
     let mut store = Store::open(config).map_err(|e| e.to_string())?;
     store.save(edits).map_err(|e| e.to_string())?;
     if !store.is_redundant() {
-        log::debug!("the environment has a single copy: a power cut during the write would have lost it");
+        log::warn!("the environment has a single copy: a power cut during such a write loses it");
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ pub fn is_called() -> bool {
 
 /// Runs the verb that the command line names.
 pub fn run() -> ExitCode {
+    crate::logging::to_stderr(::log::LevelFilter::Warn);
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     match arguments.split_first() {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{FAILED, USAGE};
+use super::FAILED;
+use super::options::{self, Known, Options};
 use crate::mounts::apply::apply;
 use crate::mounts::survey::{Caller, resolve, survey};
 
@@ -23,37 +24,24 @@ Exit codes: 0 done; 1 failed, nothing was changed; 2 wrong command line.
 
 /// Runs the verb.
 pub fn run(arguments: &[String]) -> ExitCode {
-    let (mut dry_run, mut bind_boot) = (false, false);
-    let mut places: Vec<&str> = Vec::new();
-    for argument in arguments {
-        match argument.as_str() {
-            "--help" | "-h" => {
-                print!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
-            "--dry-run" => dry_run = true,
-            "--bind-boot" => bind_boot = true,
-            option if option.starts_with("--") => return usage(),
-            place => places.push(place),
-        }
-    }
-    let (sysroot, cmdline) = match places.as_slice() {
-        [sysroot] => (*sysroot, None),
-        [sysroot, cmdline] => (*sysroot, Some(*cmdline)),
-        _ => return usage(),
+    let known = [Known { name: "--dry-run", value: false }, Known { name: "--bind-boot", value: false }];
+    let options = match Options::read(arguments, &known, HELP) {
+        Ok(options) => options,
+        Err(code) => return code,
     };
-    match prepare(Path::new(sysroot), cmdline, Caller::DropIn { bind_boot }, dry_run) {
+    let (sysroot, cmdline) = match options.rest.as_slice() {
+        [sysroot] => (sysroot, None),
+        [sysroot, cmdline] => (sysroot, Some(cmdline.as_str())),
+        _ => return options::usage("prepare-root takes SYSROOT and perhaps CMDLINE"),
+    };
+    let caller = Caller::DropIn { bind_boot: options.has("--bind-boot") };
+    match prepare(Path::new(sysroot), cmdline, caller, options.has("--dry-run")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("bootward: prepare-root: {reason}");
             ExitCode::from(FAILED)
         }
     }
-}
-
-fn usage() -> ExitCode {
-    eprint!("{HELP}");
-    ExitCode::from(USAGE)
 }
 
 fn prepare(sysroot: &Path, cmdline: Option<&str>, caller: Caller, dry_run: bool) -> Result<(), String> {
