@@ -5,12 +5,16 @@
 //! bottom in [`boot`]; everything it needs is in one of three rings:
 //!
 //! ```text
-//!   std    boot  cli  recovery  sys                     talks to the kernel
-//!            |    |      |
-//!   alloc  sysroot  mounts  keyfile  modules            whole files, lists, plans
-//!            |        |
-//!   core   policy  ledger  uboot  cmdline  config  block    no heap, no system calls
+//!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
+//!            │          cli      recovery                                 sys: the kernel
+//!   alloc    │   mounts::plan  mounts::settings  keyfile  modules
+//!            │
+//!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
+//!
+//! A module that needs the kernel for part of its work has its pure half in an inner ring and the other half
+//! in a file of its own beside it (`ledger::ring` and `ledger::file`, `mounts::plan` and `mounts::apply`): what
+//! belongs together is found together, and the ring that a file belongs to is written in its folder's `mod.rs`.
 //!
 //! Dependencies point down only. `policy` knows nothing of U-Boot, OSTree or Linux: it is given facts and
 //! returns a decision with its reason. Time, randomness and ids come in as arguments.

@@ -37,9 +37,7 @@ pub fn hand_over(boot: &mut Boot, deployment: &Deployment) -> String {
         Ok((hand_over, init)) => {
             info!("handing over to {init} in {path}");
             root::unmount_boot();
-            if let Some(watchdog) = boot.watchdog.take() {
-                watchdog.hand_over();
-            }
+            boot.alive();
             let error = hand_over.commit(&arguments(&init), &environment());
             if error.is_final() {
                 // The rehearsal makes this all but impossible. The root is the deployment by now, and its
@@ -54,8 +52,6 @@ pub fn hand_over(boot: &mut Boot, deployment: &Deployment) -> String {
         }
         Err(why) => why,
     };
-    // Its own descriptor was let go for the init; an init that never ran must not cost the watchdog.
-    boot.arm_watchdog(true);
     if let Err(e) = applied.undo() {
         error!("the prepared root could not be taken back: {e}");
     }

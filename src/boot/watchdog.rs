@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -20,6 +19,13 @@ impl Watchdog {
     /// When the device is not there or in use. A driver that cannot set a timeout keeps its own.
     pub fn arm(path: &Path, seconds: u32) -> std::io::Result<Self> {
         let device = OpenOptions::new().write(true).open(path)?;
+        // It stays open, and armed, across the exec, for the real init to take over or to miss.
+        if let Err(e) = fcntl(&device, FcntlArg::F_SETFD(FdFlag::empty())) {
+            log::warn!(
+                "watchdog {} will not be open in the init ({e}); it stays armed all the same",
+                path.display()
+            );
+        }
         match crate::sys::watchdog::set_timeout_of(&device, seconds) {
             Ok(actual) => log::info!("watchdog {} armed, {actual} s", path.display()),
             Err(e) => log::warn!("watchdog {} armed, but keeps its own timeout: {e}", path.display()),
@@ -31,15 +37,5 @@ impl Watchdog {
     /// its purpose.
     pub fn feed(&mut self) {
         let _ = self.device.write(b"\0");
-    }
-
-    /// Keeps the device open across the exec, armed, for the real init to take over or to miss.
-    pub fn hand_over(mut self) {
-        self.feed();
-        if let Err(e) = fcntl(&self.device, FcntlArg::F_SETFD(FdFlag::empty())) {
-            log::warn!("watchdog: cannot keep it open for the init ({e}); it stays armed all the same");
-        }
-        log::debug!("watchdog stays open as descriptor {}", self.device.as_raw_fd());
-        let _ = self.device.into_raw_fd();
     }
 }
