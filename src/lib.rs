@@ -34,6 +34,7 @@ pub mod ledger;
 pub mod modules;
 pub mod mounts;
 pub mod policy;
+pub mod recovery;
 pub mod storage;
 pub mod sysroot;
 pub mod uboot;
@@ -46,7 +47,5 @@ pub mod cli;
 pub mod logging;
 #[cfg(not(target_os = "none"))]
 pub mod observe;
-#[cfg(not(target_os = "none"))]
-pub mod recovery;
 #[cfg(not(target_os = "none"))]
 pub mod sys;
