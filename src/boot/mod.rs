@@ -19,7 +19,7 @@ use crate::cmdline::CommandLine;
 use crate::config::Config;
 use crate::ledger::Kind;
 use crate::observe::{Observation, Sources, observe};
-use crate::policy::{Action, Decision, Via, decide};
+use crate::policy::{Action, Decision, Rule, Via, decide};
 use crate::recovery::story::{Chapter, Story};
 use crate::recovery::{self, Outcome};
 use crate::sysroot::Machine;
@@ -125,6 +125,7 @@ impl Boot {
             let mut decision = decide(&observation.facts);
             if let Some(index) = wanted.take() {
                 decision.action = Action::Boot { index, via: Via::Direct };
+                decision.rule = Rule::Chosen;
             }
             self.tell(&observation, &decision);
             if let Action::Boot { index, via } = decision.action {

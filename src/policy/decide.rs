@@ -89,6 +89,8 @@ pub enum Rule {
         /// It is the one that `ostree=` names.
         named: bool,
     },
+    /// No row: a person at the recovery console chose it.
+    Chosen,
 }
 
 /// What will be done and why.
@@ -190,6 +192,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Requested(request) => request.fmt(f),
             Rule::NothingBootable => f.write_str("no deployment is bootable"),
+            Rule::Chosen => f.write_str("someone at the console chose it"),
             Rule::First { trouble: Some(trouble), .. } => trouble.fmt(f),
             Rule::First { trouble: None, named: true } => {
                 f.write_str("no trouble, and ostree= on the command line names it")

@@ -93,6 +93,11 @@ fn a_root_that_never_comes_ends_in_recovery_and_a_timed_restart() {
 }
 
 #[test]
+fn the_console_answers_and_boots_what_is_chosen() {
+    happens(lab::hardware::console());
+}
+
+#[test]
 fn a_read_only_root_keeps_its_ledger() {
     happens(lab::hardware::read_only_root());
 }

@@ -111,3 +111,35 @@ pub fn boot_partition() -> Outcome<String> {
     vm.expect_end(ANSWER)?;
     Ok("the entries were read from the boot partition, which was let go".to_string())
 }
+
+/// Recovery is asked for on the command line; at its prompt the ledger is read and a deployment chosen.
+///
+/// # Errors
+/// When anything else happens.
+pub fn console() -> Outcome<String> {
+    let normal = named("normal")?.prepare_as("console", false)?;
+    let command_line = format!("{} bootward.recovery", normal.command_line);
+    let mut vm = Setup { command_line, ..normal }.start()?;
+    vm.expect("bootward: recovery: the kernel command line asks for recovery", BOOT)?;
+    vm.expect("bootward> ", ANSWER)?;
+    for (typed, answer) in [
+        ("sh", "not a command"),
+        ("boot 7", "'boot N' with N from 0 to 1"),
+        ("log", "recovery: the kernel command line asks for recovery"),
+        ("status", "not tried; nothing is known to be wrong with it"),
+    ] {
+        vm.type_line(typed)?;
+        vm.expect(answer, ANSWER)?;
+        vm.expect("bootward> ", ANSWER)?;
+    }
+    vm.type_line("boot 1")?;
+    vm.expect("[os] up: 1", BOOT)?;
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("bootward log; echo log-$((1+1))")?;
+    if !vm.expect("log-2", ANSWER)?.contains("someone at the console chose it") {
+        return Err(vm.failure("the ledger does not say who chose the deployment"));
+    }
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)?;
+    Ok("recovery on request; the ledger was read and deployment 1 booted from the prompt".to_string())
+}
