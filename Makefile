@@ -54,7 +54,7 @@ size: ## both feature sets, both architectures, against tests/size-budget
 	@tests/size
 
 fuzz-short: ## a short run of every fuzz target
-	@tests/fuzz/run
+	@BOOTWARD_FUZZ_SEED=1 tests/fuzz/run
 
 vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture

@@ -204,6 +204,16 @@ mod tests {
     }
 
     #[test]
+    fn entry_names() {
+        for good in ["ostree-2.conf", "ostree-1-os.conf", "ostree-2+3.conf", "ostree-1+2-1.conf"] {
+            assert!(is_entry_name(good), "{good}");
+        }
+        for other in ["debian.conf", "ostree-2.conf.tmp", "uEnv.txt", ""] {
+            assert!(!is_entry_name(other), "{other}");
+        }
+    }
+
+    #[test]
     fn boot_links() {
         let sum = "a".repeat(64);
         let good = format!("/ostree/boot.1/my-os/{sum}/12");
