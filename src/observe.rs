@@ -113,12 +113,12 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
 fn histories(sysroot: &Path, ids: &[Option<DeploymentId>], notes: &mut Vec<String>) -> Vec<History> {
     let mut all = vec![History::default(); ids.len()];
     let read = file::open(sysroot).and_then(|mut ring| {
-        for (history, id) in all.iter_mut().zip(ids) {
-            if let Some(id) = id {
-                *history = ring.history(id)?;
+        // One pass for all of them: this is on the way of every boot.
+        ring.each(|record| {
+            for (history, _) in all.iter_mut().zip(ids).filter(|(_, id)| **id == Some(record.deployment)) {
+                history.add(record.kind);
             }
-        }
-        Ok(())
+        })
     });
     if let Err(e) = read
         && e.error.kind() != std::io::ErrorKind::NotFound

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::ledger::{DeploymentId, Kind, Record, Ring, file, record::clip};
-use crate::sys::medium::{FileMedium, MediumError};
+use crate::ledger::{DeploymentId, Kind, Record, file, record::clip};
+use crate::sys::medium::MediumError;
 use crate::sys::time;
 
 /// The records of one step of the boot, made durable together.
@@ -40,14 +40,14 @@ impl Diary {
     /// Writes what was noted and waits until it is durable. A medium that refuses is a warning, never the
     /// end of the boot. A root mounted read-only is made writable for as long as it takes.
     pub fn write(&mut self, sysroot: &Path) {
-        let mut records = std::mem::take(&mut self.pending);
+        let records = std::mem::take(&mut self.pending);
         if records.is_empty() {
             return;
         }
-        let written = match append(sysroot, &mut records) {
+        let written = match append(sysroot, &records) {
             Err(e) if e.error.raw_os_error() == Some(Errno::EROFS as i32) => {
                 let writable = remount(sysroot, MsFlags::empty()).is_ok();
-                let again = append(sysroot, &mut records);
+                let again = append(sysroot, &records);
                 if writable && let Err(e) = remount(sysroot, MsFlags::MS_RDONLY) {
                     warn!("{} stays writable: {e}", sysroot.display());
                 }
@@ -63,23 +63,19 @@ impl Diary {
 
 /// Appends what the ledger does not already say. Attempts, failures and the like are told every time they
 /// happen; a standing condition is told once, until it has left the ring.
-fn append(sysroot: &Path, records: &mut [Record]) -> Result<(), MediumError> {
+fn append(sysroot: &Path, records: &[Record]) -> Result<(), MediumError> {
     let mut ring = file::open_or_create(sysroot)?;
-    let mut news = Vec::with_capacity(records.len());
-    for record in &*records {
-        if !matches!(record.kind, Kind::Note | Kind::Skipped) || !told(&mut ring, record)? {
-            news.push(record.clone());
+    let standing = |kind| matches!(kind, Kind::Note | Kind::Skipped);
+    let mut told = vec![false; records.len()];
+    ring.each(|old| {
+        for (told, new) in told.iter_mut().zip(records) {
+            let same = old.kind == new.kind && old.deployment == new.deployment && old.text == new.text;
+            *told |= standing(new.kind) && same;
         }
-    }
-    if news.is_empty() { Ok(()) } else { ring.append(&mut news) }
-}
-
-fn told(ring: &mut Ring<FileMedium>, record: &Record) -> Result<bool, MediumError> {
-    let mut found = false;
-    ring.each(|r| {
-        found |= r.kind == record.kind && r.deployment == record.deployment && r.text == record.text;
     })?;
-    Ok(found)
+    let told = told.iter().zip(records);
+    let mut news: Vec<Record> = told.filter(|(told, _)| !**told).map(|(_, record)| record.clone()).collect();
+    if news.is_empty() { Ok(()) } else { ring.append(&mut news) }
 }
 
 /// Remounts with the options that the mount has, but for read-only, which `flags` says.

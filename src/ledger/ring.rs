@@ -32,6 +32,21 @@ pub struct History {
     pub loader_asked: bool,
 }
 
+impl History {
+    /// Goes on with the next record of this deployment.
+    pub fn add(&mut self, kind: Kind) {
+        match kind {
+            Kind::Attempt => {
+                self.unconfirmed = self.unconfirmed.saturating_add(1);
+                self.loader_asked = false;
+            }
+            Kind::Confirmed => *self = History { confirmed: true, ..History::default() },
+            Kind::LoaderAsked => self.loader_asked = true,
+            Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note => {}
+        }
+    }
+}
+
 impl<M: Medium> Ring<M> {
     /// Opens the ring on a medium, whatever is on it: what is not a record counts as an empty slot.
     ///
@@ -91,15 +106,7 @@ impl<M: Medium> Ring<M> {
         let mut history = History::default();
         self.each(|record| {
             if record.deployment == *id {
-                match record.kind {
-                    Kind::Attempt => {
-                        history.unconfirmed = history.unconfirmed.saturating_add(1);
-                        history.loader_asked = false;
-                    }
-                    Kind::Confirmed => history = History { confirmed: true, ..History::default() },
-                    Kind::LoaderAsked => history.loader_asked = true,
-                    Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note => {}
-                }
+                history.add(record.kind);
             }
         })?;
         Ok(history)

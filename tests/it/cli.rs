@@ -210,3 +210,36 @@ fn a_worn_out_deployment_is_passed_over() {
     let record: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
     assert_eq!((&record["kind"], &record["sequence"]), (&Value::from("attempt"), &Value::from(3)));
 }
+
+/// A cut while the ledger is made, or made longer, leaves a shorter file: the next boot completes it, and every
+/// record that is wholly there stays.
+#[test]
+fn a_ledger_cut_short_is_completed() {
+    use bootward::ledger::{Kind, RECORD_SIZE, Record, file, record::clip};
+    let note = |n: usize| Record {
+        kind: Kind::Note,
+        sequence: 0,
+        time: 0,
+        uptime: 0,
+        deployment: Default::default(),
+        boot: [0; 16],
+        text: clip(&n.to_string()),
+    };
+    let whole = file::SLOTS * RECORD_SIZE;
+    for length in [0, 1, 511, 512, 513, 4 * 512 + 100, 4095, 4096, 5 * 4096 + 7, whole - 1, whole] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("ostree")).unwrap();
+        let mut ring = file::open_or_create(root.path()).unwrap();
+        (1..=6).for_each(|n| ring.append(&mut [note(n)]).unwrap());
+        let path = root.path().join(file::PATH);
+        let cut = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        cut.set_len(length as u64).unwrap();
+        file::open_or_create(root.path()).unwrap().append(&mut [note(7)]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), whole as u64, "cut at {length}");
+        let mut seen = Vec::new();
+        file::open(root.path()).unwrap().each(|r| seen.push(r.text.to_string())).unwrap();
+        // Record n stands in slot n.
+        let kept = (1..=6).filter(|n| (n + 1) * RECORD_SIZE <= length).map(|n| n.to_string());
+        assert_eq!(seen, kept.chain(["7".to_string()]).collect::<Vec<_>>(), "cut at {length}");
+    }
+}
