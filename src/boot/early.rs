@@ -1,6 +1,7 @@
 //! Stage 1: the file systems and descriptors that everything else needs.
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -22,14 +23,22 @@ pub fn prepare() -> Vec<(&'static str, Errno)> {
     let mut failed = Vec::new();
     for (kind, target, flags, data) in MOUNTS {
         let _ = std::fs::create_dir(target);
-        match mount(Some(kind), target, Some(kind), flags, data) {
-            // Busy: it is already mounted there.
-            Ok(()) | Err(Errno::EBUSY) => {}
-            Err(e) => failed.push((target, e)),
+        // Whoever ran before us may have mounted it, and put things into it.
+        if is_mount_point(target) {
+            continue;
+        }
+        if let Err(e) = mount(Some(kind), target, Some(kind), flags, data) {
+            failed.push((target, e));
         }
     }
     open_standard_descriptors();
     failed
+}
+
+/// Something other than the initramfs itself is there.
+fn is_mount_point(target: &str) -> bool {
+    let device = |path: &str| std::fs::symlink_metadata(path).map(|m| m.dev()).ok();
+    device(target).is_some_and(|there| Some(there) != device("/"))
 }
 
 /// Without a console in the initramfs the kernel starts us with none of 0, 1 and 2 open.
