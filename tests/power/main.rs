@@ -1,0 +1,169 @@
+//! The power-cut laboratory: what is left on the disk when the power goes at any moment of an update, and what
+//! boots from it. `cargo test --test power -- --help` says how to use it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod blocklog;
+mod campaign;
+mod disk;
+mod loader;
+mod options;
+mod record;
+mod replay;
+mod report;
+mod scenario;
+mod states;
+mod stub;
+mod systems;
+mod tools;
+mod tree;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use campaign::{Campaign, Counts, Judged};
+use options::Options;
+use report::{print_counts, print_failures};
+use scenario::{Recorded, Scenario};
+use states::{Class, State};
+use systems::System;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // This program again, in the places where the laboratory needs one of its own.
+    match arguments.first().map(String::as_str) {
+        Some("--inside") => return systems::inside(&arguments[1..]),
+        Some("--without-syncs") => return stub::run(&arguments[1..]),
+        _ => {}
+    }
+    let options = match Options::read(&arguments) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match options {
+        Options::Help(text) => {
+            println!("{text}");
+            Ok(true)
+        }
+        Options::Check => check(),
+        Options::Judge(options) => judge(&options),
+        Options::Replay { scenario, state } => replay(scenario, state),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("power: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the CI runs: one whole scenario with both systems, part of its reorderings and tears, and proof that
+/// the laboratory notices missing syncs.
+fn check() -> io::Result<bool> {
+    states::self_check();
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let mut good = true;
+
+    let scenario = Scenario::named("two-update").expect("is one");
+    let recorded = record(scenario)?;
+    let both = [System::Bootward, System::PrepareRoot];
+    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &both, workers: workers() };
+    let prefixes = campaign.run(Class::Prefix, 1)?;
+    good &= bootward_boots(scenario, Class::Prefix, &prefixes);
+    if Counts::of(&prefixes, System::PrepareRoot).dead == 0 {
+        println!("FAILED: ostree-prepare-root boots every state: the known bricks are not reproduced");
+        good = false;
+    }
+    let campaign = Campaign { systems: &both[..1], ..campaign };
+    for (class, share) in [(Class::Reordered, 150), (Class::Torn, 150)] {
+        let all = states::states(&recorded.recording.requests, class).len();
+        good &= bootward_boots(scenario, class, &campaign.run(class, all / share)?);
+    }
+
+    let scenario = Scenario::named("two-update-without-syncs").expect("is one");
+    let recorded = record(scenario)?;
+    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &both, workers: workers() };
+    let all = recorded.recording.requests.len();
+    let judged = campaign.run(Class::Prefix, all / 60)?;
+    print_counts(scenario, Class::Prefix, &judged);
+    let counts = Counts::of(&judged, System::PrepareRoot);
+    if counts.dead + counts.corrupt + counts.no_kernel == 0 {
+        println!("FAILED: the laboratory does not notice that every sync is missing");
+        good = false;
+    }
+    println!("power: {}", if good { "all as it must be" } else { "FAILED" });
+    Ok(good)
+}
+
+/// Whether bootward came up with a whole deployment wherever there was a kernel; tells of the states if not.
+fn bootward_boots(scenario: &Scenario, class: Class, judged: &[Judged]) -> bool {
+    print_counts(scenario, class, judged);
+    let counts = Counts::of(judged, System::Bootward);
+    print_failures(scenario, judged, System::Bootward);
+    counts.dead + counts.corrupt == 0 && counts.total() > 0
+}
+
+fn judge(options: &options::Judge) -> io::Result<bool> {
+    states::self_check();
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let mut good = true;
+    for scenario in &options.scenarios {
+        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
+        let campaign = Campaign {
+            recorded: &recorded,
+            bootward: &bootward,
+            systems: &options.systems,
+            workers: options.workers.unwrap_or_else(workers),
+        };
+        for &class in &options.classes {
+            let judged = campaign.run(class, options.every)?;
+            print_counts(scenario, class, &judged);
+            print_failures(scenario, &judged, System::Bootward);
+            let counts = Counts::of(&judged, System::Bootward);
+            good &= scenario.without_syncs || counts.dead + counts.corrupt == 0;
+        }
+    }
+    Ok(good)
+}
+
+/// One state of the recording that was made last, and everything that the systems said.
+fn replay(scenario: &Scenario, state: State) -> io::Result<bool> {
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let recorded = scenario.kept()?;
+    let systems = [System::Bootward, System::PrepareRoot];
+    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &systems, workers: 1 };
+    let judged = campaign.judge(&[state])?;
+    for j in &judged {
+        println!("{} {}: {}", j.state, j.system.name(), j.verdict);
+    }
+    let counts = Counts::of(&judged, System::Bootward);
+    Ok(counts.dead + counts.corrupt == 0)
+}
+
+fn record(scenario: &Scenario) -> io::Result<Recorded> {
+    println!("{}: {}; libostree {}", scenario.name, scenario.title, scenario.version()?);
+    let recorded = scenario.record()?;
+    let requests = &recorded.recording.requests;
+    let writes = requests.iter().filter(|r| r.writes()).count();
+    let flushes = requests.iter().filter(|r| r.flush).count();
+    println!("  recorded {writes} writes and {flushes} flushes");
+    Ok(recorded)
+}
+
+/// The device binary, as it ships.
+fn binary() -> io::Result<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/initramfs/binary");
+    Ok(PathBuf::from(tools::run(Command::new(script).arg("x86_64"))?.trim()))
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}

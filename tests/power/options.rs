@@ -1,0 +1,125 @@
+//! The command line of the laboratory.
+
+use super::scenario::{SCENARIOS, Scenario};
+use super::states::{Class, State};
+use super::systems::System;
+
+const HELP: &str = "\
+The power-cut laboratory. Every write of an update is recorded; every state that a power cut can leave behind is
+made again, looked at as a bootloader without journal replay does, and booted: by bootward as /init, and by
+libostree's ostree-prepare-root. Needs root.
+
+Usage: cargo test --test power                        what the CI runs
+       cargo test --test power -- [OPTIONS] SCENARIO ...
+       cargo test --test power -- SCENARIO --state ID  one state of the last recording, with all that was said
+
+  all             instead of names: every scenario
+  --class CLASS   prefixes, reordered, torn, or all; default: prefixes
+  --every N       only every Nth state
+  --system NAME   bootward, ostree-prepare-root, or both; default: both
+  --kept          judge the last recording instead of making one
+  --workers N     how many at a time; default: one for each processor
+
+Exit codes: 0 bootward came up with a whole deployment in every state with a kernel; 1 it did not; 2 usage.
+
+Scenarios:
+";
+
+/// What was asked for.
+pub enum Options {
+    /// To say how it is used.
+    Help(String),
+    /// What the CI runs.
+    Check,
+    /// To judge scenarios.
+    Judge(Judge),
+    /// To look at one state.
+    Replay {
+        /// Of this scenario.
+        scenario: &'static Scenario,
+        /// The state.
+        state: State,
+    },
+}
+
+/// What is to be judged.
+pub struct Judge {
+    /// The scenarios.
+    pub scenarios: Vec<&'static Scenario>,
+    /// The kinds of states.
+    pub classes: Vec<Class>,
+    /// Every so manyth state.
+    pub every: usize,
+    /// The systems.
+    pub systems: Vec<System>,
+    /// The last recording, no new one.
+    pub kept: bool,
+    /// How many at a time.
+    pub workers: Option<usize>,
+}
+
+impl Options {
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    /// What is wrong with them, for the person.
+    pub fn read(arguments: &[String]) -> Result<Self, String> {
+        if arguments.is_empty() {
+            return Ok(Options::Check);
+        }
+        let mut judge = Judge {
+            scenarios: Vec::new(),
+            classes: vec![Class::Prefix],
+            every: 1,
+            systems: vec![System::Bootward, System::PrepareRoot],
+            kept: false,
+            workers: None,
+        };
+        let mut state = None;
+        let mut rest = arguments.iter().map(String::as_str);
+        while let Some(argument) = rest.next() {
+            let mut value = || rest.next().ok_or(format!("{argument} wants a value"));
+            match argument {
+                "--help" | "-h" => return Ok(Options::Help(help())),
+                "--kept" => judge.kept = true,
+                "--class" => judge.classes = classes(value()?)?,
+                "--system" => judge.systems = systems(value()?)?,
+                "--every" => judge.every = number(value()?)?,
+                "--workers" => judge.workers = Some(number(value()?)?),
+                "--state" => state = Some(value()?.parse()?),
+                "all" => judge.scenarios = SCENARIOS.iter().collect(),
+                name => {
+                    let found = Scenario::named(name).ok_or(format!("there is no scenario '{name}'"))?;
+                    judge.scenarios.push(found);
+                }
+            }
+        }
+        match (state, judge.scenarios.as_slice()) {
+            (_, []) => Err("no scenario is named; --help lists them".into()),
+            (Some(state), &[scenario]) => Ok(Options::Replay { scenario, state }),
+            (Some(_), _) => Err("--state takes one scenario".into()),
+            (None, _) => Ok(Options::Judge(judge)),
+        }
+    }
+}
+
+fn help() -> String {
+    let lines = SCENARIOS.iter().map(|s| format!("  {:<26}{}\n", s.name, s.title));
+    HELP.to_string() + &lines.collect::<String>()
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or(format!("'{text}' is no whole number above 0"))
+}
+
+fn classes(text: &str) -> Result<Vec<Class>, String> {
+    let all = [Class::Prefix, Class::Reordered, Class::Torn];
+    let chosen: Vec<Class> = all.into_iter().filter(|c| text == "all" || c.to_string() == text).collect();
+    if chosen.is_empty() { Err(format!("there is no class '{text}'")) } else { Ok(chosen) }
+}
+
+fn systems(text: &str) -> Result<Vec<System>, String> {
+    let all = [System::Bootward, System::PrepareRoot];
+    let chosen: Vec<System> = all.into_iter().filter(|s| text == "both" || s.name() == text).collect();
+    if chosen.is_empty() { Err(format!("there is no system '{text}'")) } else { Ok(chosen) }
+}

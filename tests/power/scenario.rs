@@ -1,0 +1,201 @@
+//! The operations under test: a disk as it is before, and the commands that change it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::disk::{self, Layout, Mounted, ONE, TWO, View};
+use super::record::Recording;
+use super::tools::{lab, run};
+use super::tree::Tree;
+
+/// The stateroot.
+const STATEROOT: &str = "lab";
+
+/// Whose `ostree` carries the operation out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libostree {
+    /// The machine's own: Debian 12's 2022.7.
+    Bookworm,
+    /// Debian 13's 2025.2, from the laboratory's Debian root.
+    Trixie,
+}
+
+/// One recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What happens, in one line.
+    pub title: &'static str,
+    /// The file systems.
+    pub layout: Layout,
+    /// The commands on the sysroot that make up the operation.
+    pub operation: fn(&Scenario, &Path) -> Vec<Command>,
+    /// Whose `ostree` prepares the disk, and is the operation where that is libostree's.
+    pub libostree: Libostree,
+    /// So many versions are deployed before, the operation is about the next one.
+    pub before: u32,
+    /// The operation's syncs and freezes do nothing.
+    pub without_syncs: bool,
+}
+
+const fn update(name: &'static str, title: &'static str, layout: Layout, before: u32) -> Scenario {
+    let operation = Scenario::update;
+    Scenario { name, title, layout, operation, libostree: Libostree::Bookworm, before, without_syncs: false }
+}
+
+const TRIXIE_ONE: &str = "as one-update, by libostree 2025.2";
+const TRIXIE_TWO: &str = "as two-update, by libostree 2025.2";
+const WITHOUT_SYNCS: &str = "as two-update, with every sync and freeze stubbed out";
+
+/// All of them.
+pub const SCENARIOS: [Scenario; 7] = [
+    update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
+    update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
+    update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
+    update("two-update", "/boot of its own: version 3 replaces version 1", TWO, 2),
+    Scenario { libostree: Libostree::Trixie, ..update("one-update-trixie", TRIXIE_ONE, ONE, 2) },
+    Scenario { libostree: Libostree::Trixie, ..update("two-update-trixie", TRIXIE_TWO, TWO, 2) },
+    Scenario { without_syncs: true, ..update("two-update-without-syncs", WITHOUT_SYNCS, TWO, 2) },
+];
+
+/// A recording with the trees that its deployments are made of.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The disk and the log.
+    pub recording: Recording,
+    /// Every version that was committed.
+    pub trees: Vec<Tree>,
+}
+
+impl Scenario {
+    /// The scenario of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|s| s.name == name)
+    }
+
+    fn dir(&self) -> PathBuf {
+        lab().join(self.name)
+    }
+
+    /// Makes the disk and records the operation, in a mount namespace of the caller's own. The recording is kept
+    /// until the next one of this scenario.
+    ///
+    /// # Errors
+    /// When a tool is missing or fails.
+    pub fn record(&self) -> io::Result<Recorded> {
+        let dir = self.dir();
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir)?;
+        let trees = self.trees()?;
+        let base = dir.join("base.img");
+        disk::format(&base, self.layout)?;
+        let mounted = Mounted::new(&base, self.layout, &dir.join("sysroot"), View::Linux)?;
+        self.prepare(&mounted.at)?;
+        mounted.close()?;
+        let operate = |sysroot: &Path| {
+            (self.operation)(self, sysroot).into_iter().try_for_each(|c| run(&mut self.stubbed(c)?).map(drop))
+        };
+        let recording = Recording::make(&base, self.layout, &dir, operate)?;
+        Ok(Recorded { recording, trees })
+    }
+
+    /// The recording that was made last.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kept(&self) -> io::Result<Recorded> {
+        let recording = Recording::kept(&self.dir().join("base.img"), self.layout, &self.dir())
+            .map_err(|e| io::Error::other(format!("{} was not recorded yet: {e}", self.name)))?;
+        Ok(Recorded { recording, trees: self.trees()? })
+    }
+
+    /// Writes the trees of all versions, anew.
+    fn trees(&self) -> io::Result<Vec<Tree>> {
+        let release = run(Command::new("uname").arg("-r"))?;
+        let tree = |version| {
+            let at = self.tree(version);
+            let _ = fs::remove_dir_all(&at);
+            Tree::make(version, release.trim(), &at)
+        };
+        (1..=self.before + 1).map(tree).collect()
+    }
+
+    fn tree(&self, version: u32) -> PathBuf {
+        self.dir().join(format!("tree-{version}"))
+    }
+
+    /// A sysroot with the versions before, and a repository beside it that has the next one too.
+    fn prepare(&self, sysroot: &Path) -> io::Result<()> {
+        let repo = self.dir().join("repo");
+        run(self.ostree().arg(format!("--repo={}", repo.display())).args(["init", "--mode=bare"]))?;
+        run(self.ostree().args(["admin", "init-fs"]).arg(sysroot))?;
+        run(self.ostree().args(["admin", "os-init", STATEROOT, "--sysroot"]).arg(sysroot))?;
+        // With this file libostree writes what U-Boot reads.
+        fs::create_dir(sysroot.join("boot/loader.0"))?;
+        std::os::unix::fs::symlink("loader.0", sysroot.join("boot/loader"))?;
+        fs::write(sysroot.join("boot/loader/uEnv.txt"), "")?;
+        for version in 1..=self.before + 1 {
+            let mut commit = self.ostree();
+            commit.arg(format!("--repo={}", repo.display())).args(["commit", "--branch=lab", "--no-xattrs"]);
+            commit.arg(format!("--timestamp=2026-01-0{version} 00:00:00Z"));
+            run(commit.arg(format!("--tree=dir={}", self.tree(version).display())))?;
+            if version <= self.before {
+                self.update(sysroot).iter_mut().try_for_each(|command| run(command).map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// libostree's own update: the newest commit is pulled, and deployed.
+    fn update(&self, sysroot: &Path) -> Vec<Command> {
+        let mut pull = self.ostree();
+        pull.arg(format!("--repo={}", sysroot.join("ostree/repo").display())).arg("pull-local");
+        pull.arg(self.dir().join("repo")).arg("lab");
+        let mut deploy = self.ostree();
+        deploy.args(["admin", "deploy", "--os", STATEROOT, "--sysroot"]).arg(sysroot);
+        deploy.args(["--karg=quiet", "--karg=panic=1", "lab"]);
+        vec![pull, deploy]
+    }
+
+    fn ostree(&self) -> Command {
+        let mut command = match self.libostree {
+            Libostree::Bookworm => Command::new("ostree"),
+            Libostree::Trixie => {
+                let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab/debian-root");
+                let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+                command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu"));
+                command.arg(root.join("usr/bin/ostree"));
+                command
+            }
+        };
+        // Else deployments are immutable, and what clean-up does depends on whether that can be undone.
+        command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments");
+        command
+    }
+
+    /// The same command, its syncs doing nothing where the scenario says so.
+    fn stubbed(&self, command: Command) -> io::Result<Command> {
+        if !self.without_syncs {
+            return Ok(command);
+        }
+        let mut stubbed = Command::new(std::env::current_exe()?);
+        stubbed.arg("--without-syncs").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            stubbed.env(name, value.unwrap_or_default());
+        }
+        Ok(stubbed)
+    }
+
+    /// The version of the `ostree` that carries it out.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn version(&self) -> io::Result<String> {
+        let printed = run(self.ostree().arg("--version"))?;
+        let version = printed.lines().find_map(|l| l.trim().strip_prefix("Version: "));
+        Ok(version.unwrap_or("of no known version").trim_matches('\'').into())
+    }
+}
