@@ -8,7 +8,7 @@ KERNEL ?= $(LAB)/kernel-arm64
 SCENE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short vm initramfs
+.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm initramfs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demo: setup-quick ## tour the scenes in QEMU, with the serial console shown live
 scenes: ## list the scenes of the demo
 	@cargo run --quiet --example demo -- --list
 
-test: setup fmt clippy check-rings deny unit size fuzz-short vm ## set up and run every test
+test: setup fmt clippy check-rings deny unit size fuzz-short power vm ## set up and run every test
 	@echo "make test: all passed"
 
 setup: ## install what the tests need, download kernels and a Debian root
@@ -55,6 +55,12 @@ size: ## both feature sets, both architectures, against tests/size-budget
 
 fuzz-short: ## a short run of every fuzz target
 	@BOOTWARD_FUZZ_SEED=1 tests/fuzz/run
+
+power: ## power cuts: one whole update, and part of its reorderings, tears and faults
+	cargo test --test power
+
+power-all: ## power cuts: every update in every state; half an hour
+	cargo test --test power -- --class all all
 
 vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture

@@ -30,6 +30,8 @@ pub enum Verdict {
     Dead(String),
     /// The bootloader has no whole kernel to start; no initramfs is ever reached.
     NoKernel(String),
+    /// Linux itself cannot mount the root: nothing but a check of the file system can help.
+    NoFilesystem(String),
 }
 
 /// A state's verdict.
@@ -131,11 +133,7 @@ impl Campaign<'_> {
                     // Each changes the disk as it boots.
                     let own = image.with_extension(format!("{n}.img"));
                     copy(image, &own)?;
-                    let ended = initramfs.boot(system, &own, layout, command_line)?;
-                    let verdict = match ended {
-                        Ended::Dead(why) => Verdict::Dead(why),
-                        Ended::Up { version, inode } => compare(&own, layout, place, trees, version, inode)?,
-                    };
+                    let verdict = boot(&own, layout, place, trees, initramfs, system, command_line)?;
                     fs::remove_file(own)?;
                     verdict
                 }
@@ -148,13 +146,19 @@ impl Campaign<'_> {
 
 /// A worker's own mounts and scratch files, in memory.
 #[derive(Debug)]
-struct Place {
-    dir: PathBuf,
-    mount: PathBuf,
+pub struct Place {
+    /// For scratch files, in memory.
+    pub dir: PathBuf,
+    /// For mounts.
+    pub mount: PathBuf,
 }
 
 impl Place {
-    fn new() -> io::Result<Self> {
+    /// For the calling thread.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn new() -> io::Result<Self> {
         own_namespace()?;
         let dir = PathBuf::from("/mnt");
         mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
@@ -174,6 +178,28 @@ pub fn own_namespace() -> io::Result<()> {
         .map_err(|e| io::Error::other(format!("no mount namespace of its own: {}; run as root", e.desc())))?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     Ok(mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?)
+}
+
+/// Boots a disk, and looks at what runs.
+///
+/// # Errors
+/// When the laboratory itself fails.
+pub fn boot(
+    image: &Path,
+    layout: Layout,
+    place: &Place,
+    trees: &[Tree],
+    initramfs: &Initramfs,
+    system: System,
+    command_line: &str,
+) -> io::Result<Verdict> {
+    match initramfs.boot(system, image, layout, command_line)? {
+        Ended::Dead(why) => match Mounted::new(image, &layout[..1], &place.mount, View::Linux) {
+            Ok(mounted) => mounted.close().map(|()| Verdict::Dead(why)),
+            Err(e) => Ok(Verdict::NoFilesystem(e.to_string())),
+        },
+        Ended::Up { version, inode } => compare(image, layout, place, trees, version, inode),
+    }
 }
 
 /// Whether the deployment that runs is as it was committed.
@@ -213,6 +239,8 @@ pub struct Counts {
     pub dead: usize,
     /// Never reached the kernel.
     pub no_kernel: usize,
+    /// Linux cannot mount the root.
+    pub no_filesystem: usize,
 }
 
 impl Counts {
@@ -225,6 +253,7 @@ impl Counts {
                 Verdict::Corrupt(_) => counts.corrupt += 1,
                 Verdict::Dead(_) => counts.dead += 1,
                 Verdict::NoKernel(_) => counts.no_kernel += 1,
+                Verdict::NoFilesystem(_) => counts.no_filesystem += 1,
             }
         }
         counts
@@ -232,6 +261,6 @@ impl Counts {
 
     /// All of them.
     pub fn total(&self) -> usize {
-        self.whole.values().sum::<usize>() + self.corrupt + self.dead + self.no_kernel
+        self.whole.values().sum::<usize>() + self.corrupt + self.dead + self.no_kernel + self.no_filesystem
     }
 }

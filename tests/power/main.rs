@@ -5,6 +5,7 @@
 mod blocklog;
 mod campaign;
 mod disk;
+mod faults;
 mod loader;
 mod options;
 mod record;
@@ -22,8 +23,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use campaign::{Campaign, Counts, Judged};
+use faults::{Fault, sweep_guardian, sweep_operation};
 use options::Options;
-use report::{print_counts, print_failures};
+use report::{print_counts, print_failures, swept};
 use scenario::{Recorded, Scenario};
 use states::{Class, State};
 use systems::System;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         }
         Options::Check => check(),
         Options::Judge(options) => judge(&options),
+        Options::Faults(options, faults) => inject(&options, &faults),
         Options::Replay { scenario, state } => replay(scenario, state),
     };
     match done {
@@ -93,7 +96,7 @@ fn check() -> io::Result<bool> {
     let judged = campaign.run(Class::Prefix, all / 60)?;
     print_counts(scenario, Class::Prefix, &judged);
     let counts = Counts::of(&judged, System::PrepareRoot);
-    if counts.dead + counts.corrupt + counts.no_kernel == 0 {
+    if counts.dead + counts.corrupt == 0 {
         println!("FAILED: the laboratory does not notice that every sync is missing");
         good = false;
     }
@@ -128,6 +131,23 @@ fn judge(options: &options::Judge) -> io::Result<bool> {
             print_failures(scenario, &judged, System::Bootward);
             let counts = Counts::of(&judged, System::Bootward);
             good &= scenario.without_syncs || counts.dead + counts.corrupt == 0;
+        }
+    }
+    Ok(good)
+}
+
+/// Faults in system calls, for each scenario in turn.
+fn inject(options: &options::Judge, faults: &[Fault]) -> io::Result<bool> {
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let mut good = true;
+    for scenario in &options.scenarios {
+        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
+        for &fault in faults {
+            let operation = sweep_operation(scenario, &recorded, &bootward, fault, options.every)?;
+            good &= swept("update", fault, &operation);
+            let guardian = sweep_guardian(&recorded, &bootward, fault, options.every)?;
+            good &= swept("guardian", fault, &guardian);
         }
     }
     Ok(good)

@@ -1,5 +1,6 @@
 //! The command line of the laboratory.
 
+use super::faults::Fault;
 use super::scenario::{SCENARIOS, Scenario};
 use super::states::{Class, State};
 use super::systems::System;
@@ -18,6 +19,8 @@ Usage: cargo test --test power                        what the CI runs
   --every N       only every Nth state
   --system NAME   bootward, ostree-prepare-root, or both; default: both
   --kept          judge the last recording instead of making one
+  --faults NAME   instead: SIGKILL, EIO, ENOSPC, EROFS, EINTR or all, at every system call of the update that
+                  changes something, and at every one of a boot with bootward
   --workers N     how many at a time; default: one for each processor
 
 Exit codes: 0 bootward came up with a whole deployment in every state with a kernel; 1 it did not; 2 usage.
@@ -33,6 +36,8 @@ pub enum Options {
     Check,
     /// To judge scenarios.
     Judge(Judge),
+    /// To inject faults.
+    Faults(Judge, Vec<Fault>),
     /// To look at one state.
     Replay {
         /// Of this scenario.
@@ -75,7 +80,7 @@ impl Options {
             kept: false,
             workers: None,
         };
-        let mut state = None;
+        let (mut state, mut faults) = (None, Vec::new());
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{argument} wants a value"));
@@ -85,6 +90,7 @@ impl Options {
                 "--class" => judge.classes = classes(value()?)?,
                 "--system" => judge.systems = systems(value()?)?,
                 "--every" => judge.every = number(value()?)?,
+                "--faults" => faults = chosen_faults(value()?)?,
                 "--workers" => judge.workers = Some(number(value()?)?),
                 "--state" => state = Some(value()?.parse()?),
                 "all" => judge.scenarios = SCENARIOS.iter().collect(),
@@ -98,6 +104,7 @@ impl Options {
             (_, []) => Err("no scenario is named; --help lists them".into()),
             (Some(state), &[scenario]) => Ok(Options::Replay { scenario, state }),
             (Some(_), _) => Err("--state takes one scenario".into()),
+            (None, _) if !faults.is_empty() => Ok(Options::Faults(judge, faults)),
             (None, _) => Ok(Options::Judge(judge)),
         }
     }
@@ -116,6 +123,11 @@ fn classes(text: &str) -> Result<Vec<Class>, String> {
     let all = [Class::Prefix, Class::Reordered, Class::Torn];
     let chosen: Vec<Class> = all.into_iter().filter(|c| text == "all" || c.to_string() == text).collect();
     if chosen.is_empty() { Err(format!("there is no class '{text}'")) } else { Ok(chosen) }
+}
+
+fn chosen_faults(text: &str) -> Result<Vec<Fault>, String> {
+    let chosen: Vec<Fault> = Fault::ALL.into_iter().filter(|f| text == "all" || f.name() == text).collect();
+    if chosen.is_empty() { Err(format!("there is no fault '{text}'")) } else { Ok(chosen) }
 }
 
 fn systems(text: &str) -> Result<Vec<System>, String> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::campaign::{Counts, Judged, Verdict};
+use super::faults::{Fault, Swept};
 use super::scenario::Scenario;
 use super::states::Class;
 use super::systems::System;
@@ -16,6 +17,7 @@ impl fmt::Display for Verdict {
             Verdict::Whole(version) => write!(f, "boots version {version}, whole"),
             Verdict::Corrupt(what) => write!(f, "boots what was never committed: {what}"),
             Verdict::Dead(why) => write!(f, "does not boot: {why}"),
+            Verdict::NoFilesystem(why) => write!(f, "Linux cannot mount the root: {why}"),
             Verdict::NoKernel(why) => write!(f, "the bootloader finds no kernel: {why}"),
         }
     }
@@ -30,7 +32,7 @@ pub fn print_counts(scenario: &Scenario, class: Class, judged: &[Judged]) {
         }
         let versions = counts.whole.iter().map(|(version, n)| format!("v{version} {n}"));
         println!(
-            "  {:<10} {:<20} {:>6} states: whole {} ({}), corrupt {}, dead {}; no kernel for the bootloader {}",
+            "  {:<10} {:<20} {:>6} states: whole {} ({}), corrupt {}, dead {}; no kernel {}, no file system {}",
             class.to_string(),
             system.name(),
             counts.total(),
@@ -39,6 +41,7 @@ pub fn print_counts(scenario: &Scenario, class: Class, judged: &[Judged]) {
             counts.corrupt,
             counts.dead,
             counts.no_kernel,
+            counts.no_filesystem,
         );
         if let (System::PrepareRoot, Some((first, last))) = (system, window(judged)) {
             println!("  {:<10} its dead states are from {first} to {last} of {}", "", scenario.name);
@@ -68,4 +71,18 @@ pub fn print_failures(scenario: &Scenario, judged: &[Judged], system: System) {
     if more > 0 {
         println!("  FAILED: {more} more");
     }
+}
+
+/// A line for a sweep of faults, and its failures. Whether there were none.
+pub fn swept(what: &str, fault: Fault, swept: &Swept) -> bool {
+    let (points, through) = (swept.points, swept.came_through);
+    println!(
+        "  {what:<10} {:<8} at {points} calls: came through {through}, failures {}",
+        fault.name(),
+        swept.failures.len()
+    );
+    for failure in swept.failures.iter().take(TOLD) {
+        println!("  FAILED: {failure}");
+    }
+    swept.failures.is_empty() && points > 0
 }

@@ -83,20 +83,35 @@ impl Initramfs {
     ///
     /// # Errors
     /// When the laboratory itself fails.
-    pub fn boot(
+    pub fn boot(&self, system: System, image: &Path, layout: Layout, words: &str) -> io::Result<Ended> {
+        self.boot_under(None, system, image, layout, words)
+    }
+
+    /// As [`Initramfs::boot`], everything a child of the program `under`.
+    ///
+    /// # Errors
+    /// When the laboratory itself fails.
+    pub fn boot_under(
         &self,
+        under: Option<Command>,
         system: System,
         image: &Path,
         layout: Layout,
-        command_line: &str,
+        words: &str,
     ) -> io::Result<Ended> {
         let loops: io::Result<Vec<Loop>> = layout.iter().map(|p| Loop::new(image, p)).collect();
         let loops = loops?;
         let root = loops[0].node.display();
-        let (words, log) = (self.dir.join("cmdline"), self.dir.join("kmsg"));
-        fs::write(&words, format!("{command_line} ostree_root={root} root={root} rw\n"))?;
+        let log = self.dir.join("kmsg");
+        fs::write(self.dir.join("cmdline"), format!("{words} ostree_root={root} root={root} rw\n"))?;
         fs::write(&log, "")?;
-        let mut command = Command::new("unshare");
+        let mut command = match under {
+            None => Command::new("unshare"),
+            Some(mut above) => {
+                above.arg("unshare");
+                above
+            }
+        };
         command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
         command.arg(std::env::current_exe()?).arg("--inside").arg(system.name()).arg(&self.dir);
         command.args(loops.iter().map(|l| &l.node));

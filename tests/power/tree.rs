@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// Small files beside the kernel, the initramfs and busybox.
 const FILES: u32 = 330;
-/// What the init says first; after it the version and the inode of its root.
+/// What the init says first; after it the version, or 0 where none is to be read, and the inode of its root.
 pub const UP: &str = "[os] up:";
 
 /// The init of the small system.
 const INIT: &str = "#!/usr/bin/busybox sh
 . /usr/lib/os-release
-echo \"[os] up: $VERSION $(/usr/bin/busybox stat -c %i /)\"
+echo \"[os] up: ${VERSION:-0} $(/usr/bin/busybox stat -c %i /)\"
 ";
 
 /// What is at a path.

@@ -1,0 +1,217 @@
+//! System calls that fail, or that the process does not survive, one after the other: strace injects them.
+//!
+//! An operation is cut at every call that changes something, and its disk booted; then it is run again and must
+//! finish. The guardian itself is cut at every call of a boot, and the next boot must come up.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use super::campaign::{Place, Verdict, boot};
+use super::disk::{Mounted, View, copy};
+use super::loader::{Loaded, load};
+use super::scenario::{Recorded, Scenario};
+use super::systems::{Ended, Initramfs, System};
+use super::tools::run;
+
+/// The calls that change something that outlives the process.
+const CHANGING: &str = "openat,creat,write,pwrite64,writev,pwritev,copy_file_range,sendfile,ftruncate,truncate,fallocate,\
+    fsync,fdatasync,sync,syncfs,sync_file_range,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,\
+    mkdir,mkdirat,rmdir,mknod,mknodat,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,setxattr,lsetxattr,fsetxattr,\
+    removexattr,lremovexattr,fremovexattr,utimensat,ioctl,mount,umount2,flock";
+
+/// What happens at the chosen call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process is gone.
+    Kill,
+    /// The call fails with this error.
+    Error(&'static str),
+}
+
+impl Fault {
+    /// All that are tried.
+    pub const ALL: [Fault; 5] = [
+        Fault::Kill,
+        Fault::Error("EIO"),
+        Fault::Error("ENOSPC"),
+        Fault::Error("EROFS"),
+        Fault::Error("EINTR"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "SIGKILL",
+            Fault::Error(name) => name,
+        }
+    }
+
+    /// `strace` so that the `n`th call of `set` in a process meets the fault.
+    fn strace(self, set: &str, n: usize) -> Command {
+        let action = match self {
+            Fault::Kill => "signal=SIGKILL".into(),
+            Fault::Error(name) => format!("error={name}"),
+        };
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={set}")]);
+        command.args(["-e", &format!("inject={set}:{action}:when={n}")]);
+        command
+    }
+}
+
+/// What came of one kind of fault.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// Points that were tried.
+    pub points: usize,
+    /// Of these, where the operation itself, or the boot itself, came through.
+    pub came_through: usize,
+    /// What must not be, each with its point.
+    pub failures: Vec<String>,
+}
+
+/// Cuts the operation of `scenario` at every `every`th changing call. Whenever it says that it has succeeded, the
+/// new version must boot; whenever it does not, some whole version; and running it again must finish it.
+///
+/// # Errors
+/// When the laboratory itself fails.
+pub fn sweep_operation(
+    scenario: &Scenario,
+    recorded: &Recorded,
+    bootward: &Path,
+    fault: Fault,
+    every: usize,
+) -> io::Result<Swept> {
+    let place = Place::new()?;
+    let initramfs = Initramfs::new(&place.dir, bootward)?;
+    let (base, layout) = (&recorded.recording.base, recorded.recording.layout);
+    let image = place.dir.join("faults.img");
+    let new = scenario.before + 1;
+    let mut swept = Swept::default();
+    for (faulty, calls) in calls(scenario, recorded, &place)?.into_iter().enumerate() {
+        for n in (1..=calls).step_by(every.max(1)) {
+            let point = format!("{} at call {n} of command {}", fault.name(), faulty + 1);
+            copy(base, &image)?;
+            let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
+            let mut succeeded = true;
+            for (number, command) in (scenario.operation)(scenario, &mounted.at).into_iter().enumerate() {
+                // A person would stop there, too.
+                if !succeeded {
+                    break;
+                }
+                let strace = (number == faulty).then(|| fault.strace(CHANGING, n));
+                succeeded = run(&mut around(strace, command)).is_ok();
+            }
+            mounted.close()?;
+            swept.points += 1;
+            swept.came_through += usize::from(succeeded);
+            let whole = match boot_once(&image, recorded, &initramfs, &place)? {
+                Verdict::Whole(version) => Some(version),
+                other => {
+                    swept.failures.push(format!("{point}: {other}"));
+                    None
+                }
+            };
+            if succeeded && whole.is_some_and(|version| version != new) {
+                swept.failures.push(format!("{point}: it said that it was done, and the old version boots"));
+            }
+            let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
+            for mut command in (scenario.operation)(scenario, &mounted.at) {
+                if let Err(e) = run(&mut command) {
+                    swept.failures.push(format!("{point}: it cannot be run again: {e}"));
+                }
+            }
+            mounted.close()?;
+            if boot_once(&image, recorded, &initramfs, &place)? != Verdict::Whole(new) {
+                swept.failures.push(format!("{point}: run again, it does not boot the new version"));
+            }
+            fs::remove_file(&image)?;
+        }
+    }
+    Ok(swept)
+}
+
+/// Has the guardian meet the fault at every `every`th call of a boot; the boot after it must come up. The first
+/// calls are those of the laboratory, which makes the surroundings in the same process.
+///
+/// # Errors
+/// When the laboratory itself fails.
+pub fn sweep_guardian(recorded: &Recorded, bootward: &Path, fault: Fault, every: usize) -> io::Result<Swept> {
+    let place = Place::new()?;
+    let initramfs = Initramfs::new(&place.dir, bootward)?;
+    let (base, layout) = (&recorded.recording.base, recorded.recording.layout);
+    let image = place.dir.join("faults.img");
+    copy(base, &image)?;
+    let Loaded::Kernel { command_line } = load(&image, layout, &place.mount, &recorded.trees) else {
+        return Err(io::Error::other("the disk before the operation does not boot"));
+    };
+    let mut swept = Swept::default();
+    let counted = place.dir.join("calls");
+    let mut counting = Command::new("strace");
+    counting.args(["-f", "-qq", "-o"]).arg(&counted);
+    initramfs.boot_under(Some(counting), System::Bootward, &image, layout, &command_line)?;
+    for n in (1..=longest(&counted)?).step_by(every.max(1)) {
+        copy(base, &image)?;
+        let faulty = Some(fault.strace("all", n));
+        let ended = initramfs.boot_under(faulty, System::Bootward, &image, layout, &command_line)?;
+        swept.points += 1;
+        swept.came_through += usize::from(matches!(ended, Ended::Up { .. }));
+        match boot_once(&image, recorded, &initramfs, &place)? {
+            Verdict::Whole(_) => {}
+            other => swept.failures.push(format!("{} at call {n}, then: {other}", fault.name())),
+        }
+        fs::remove_file(&image)?;
+    }
+    Ok(swept)
+}
+
+fn boot_once(image: &Path, recorded: &Recorded, initramfs: &Initramfs, place: &Place) -> io::Result<Verdict> {
+    let layout = recorded.recording.layout;
+    match load(image, layout, &place.mount, &recorded.trees) {
+        Loaded::Nothing(why) => Ok(Verdict::NoKernel(why)),
+        Loaded::Kernel { command_line } => {
+            boot(image, layout, place, &recorded.trees, initramfs, System::Bootward, &command_line)
+        }
+    }
+}
+
+/// How many changing calls the busiest process of each command makes.
+fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<Vec<usize>> {
+    let (image, log) = (place.dir.join("count.img"), place.dir.join("calls"));
+    copy(&recorded.recording.base, &image)?;
+    let mounted = Mounted::new(&image, recorded.recording.layout, &place.mount, View::Linux)?;
+    let mut counts = Vec::new();
+    for command in (scenario.operation)(scenario, &mounted.at) {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-e", &format!("trace={CHANGING}"), "-o"]).arg(&log);
+        run(&mut around(Some(strace), command))?;
+        counts.push(longest(&log)?);
+    }
+    mounted.close()?;
+    fs::remove_file(image)?;
+    Ok(counts)
+}
+
+/// The most lines of one process in a log of strace's.
+fn longest(log: &Path) -> io::Result<usize> {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for line in String::from_utf8_lossy(&fs::read(log)?).lines() {
+        // A call that was interrupted by another process's line counts once.
+        if let (Some(pid), false) = (line.split_whitespace().next(), line.contains(" resumed>")) {
+            *counts.entry(pid.into()).or_default() += 1;
+        }
+    }
+    Ok(counts.into_values().max().unwrap_or(0))
+}
+
+/// The command, under strace where there is one.
+fn around(strace: Option<Command>, command: Command) -> Command {
+    let Some(mut strace) = strace else { return command };
+    strace.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        strace.env(name, value.unwrap_or_default());
+    }
+    strace
+}
