@@ -7,7 +7,7 @@
 //! ```text
 //!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
 //!            │          cli      recovery                                 sys: the kernel
-//!   alloc    │   mounts::plan  mounts::settings  keyfile  modules
+//!   alloc    │   mounts::plan  mounts::settings  keyfile  modules  ostree::commit  ostree::sign
 //!            │
 //!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
@@ -33,6 +33,7 @@ pub mod keyfile;
 pub mod ledger;
 pub mod modules;
 pub mod mounts;
+pub mod ostree;
 pub mod policy;
 pub mod recovery;
 pub mod storage;

@@ -1,0 +1,22 @@
+//! OSTree's objects and their signatures.
+//!
+//! ```text
+//!   variant   the four shapes of GVariant that objects are made of, in normal form only
+//!   object    checksums, and where an object is in a repository
+//!   commit    a commit: its metadata, its parent, the root of its tree
+//!   sign      trusted keys; only they make a VerifiedCommit
+//! ```
+//!
+//! The two crates for cryptography are all that it needs: it is of the alloc ring. (The gvariant crate, which writes
+//! `/run/ostree-booted`, does not build without std, and reads what is not in normal form as something else.)
+//!
+//! Formats: src/libostree/ostree-core.h and ostree-core.c of libostree v2026.4, docs/repo.md.
+
+pub mod commit;
+pub mod object;
+pub mod sign;
+pub mod variant;
+
+pub use commit::Commit;
+pub use object::Checksum;
+pub use sign::{Keys, VerifiedCommit};
