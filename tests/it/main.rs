@@ -7,4 +7,5 @@ mod docs;
 mod env;
 mod initramfs;
 mod prepare;
+mod sign;
 mod sysroot;
