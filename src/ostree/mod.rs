@@ -4,6 +4,7 @@
 //!   variant   the four shapes of GVariant that objects are made of, in normal form only
 //!   object    checksums, and where an object is in a repository
 //!   commit    a commit: its metadata, its parent, the root of its tree
+//!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
 //! ```
 //!
@@ -15,6 +16,7 @@
 pub mod commit;
 pub mod object;
 pub mod sign;
+pub mod tree;
 pub mod variant;
 
 pub use commit::Commit;

@@ -4,6 +4,8 @@
 //! A reader that is lenient replaces what it does not understand by defaults; this one refuses it, padding that is
 //! not zero included, so that bytes have one meaning or none.
 
+use alloc::vec::Vec;
+
 /// A kind of value inside a tuple: what its place needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -118,6 +120,15 @@ impl<'a> Iterator for Array<'a> {
     }
 }
 
+/// Ends a container whose body is written: appends its framing offsets, in this order. (A tuple wants them reversed.)
+pub fn close(body: &mut Vec<u8>, offsets: &[usize]) {
+    let fits = |size: &usize| offset_size(body.len() + offsets.len() * size) <= *size;
+    let size = [1, 2, 4].into_iter().find(fits).unwrap_or(8);
+    for offset in offsets {
+        body.extend(offset.to_le_bytes().iter().take(size));
+    }
+}
+
 /// `s`: UTF-8, ended by its only NUL.
 pub fn text(data: &[u8]) -> Option<&str> {
     let (last, text) = data.split_last()?;
@@ -151,8 +162,6 @@ pub fn lookup<'a>(dictionary: &'a [u8], key: &str, kind: &str) -> Option<&'a [u8
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use gvariant::{Marker, SerializeTo, Variant, VariantWrap, gv};
 
     use super::*;

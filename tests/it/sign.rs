@@ -147,7 +147,8 @@ fn only_a_signature_of_a_trusted_key_counts() {
         let sum = u16::from(*byte) + u16::from(add) + carry;
         (*byte, carry) = ((sum & 0xff) as u8, sum >> 8);
     }
-    let table: Vec<(&str, Vec<Vec<u8>>, Result<usize, SignError>)> = vec![
+    type Case = (&'static str, Vec<Vec<u8>>, Result<usize, SignError>);
+    let table: Vec<Case> = vec![
         ("good", vec![good.clone()], Ok(0)),
         ("second key", vec![second.sign(&commit)], Ok(1)),
         ("good after wrong", vec![wrong.clone(), good.clone()], Ok(0)),
@@ -174,7 +175,7 @@ fn only_a_signature_of_a_trusted_key_counts() {
     assert_eq!(keys.verify(commit.clone(), Some(&long)), Err(SignError::MetadataTooLong(long.len())));
 
     // Every bit of the commit and of the signature counts.
-    let metadata = detached(&[good.clone()]);
+    let metadata = detached(std::slice::from_ref(&good));
     assert!(keys.verify(commit.clone(), Some(&metadata)).is_ok());
     let mut cases = 0;
     for bit in 0..commit.len() * 8 {
