@@ -1,4 +1,4 @@
-//! OSTree's objects and their signatures.
+//! OSTree's objects, their signatures, and the check of a deployment against them.
 //!
 //! ```text
 //!   variant   the four shapes of GVariant that objects are made of, in normal form only
@@ -6,6 +6,7 @@
 //!   commit    a commit: its metadata, its parent, the root of its tree
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
+//!   verify    is a deployment what its commit says?
 //! ```
 //!
 //! The two crates for cryptography are all that it needs: it is of the alloc ring. (The gvariant crate, which writes
@@ -18,6 +19,7 @@ pub mod object;
 pub mod sign;
 pub mod tree;
 pub mod variant;
+pub mod verify;
 
 pub use commit::Commit;
 pub use object::Checksum;

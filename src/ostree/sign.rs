@@ -65,6 +65,11 @@ impl VerifiedCommit {
         &self.commit
     }
 
+    /// The commit, for keeping.
+    pub fn into_commit(self) -> Commit {
+        self.commit
+    }
+
     /// Which of the keys signed it, counted from 0 in the order of their file.
     pub fn key(&self) -> usize {
         self.key

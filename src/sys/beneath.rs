@@ -48,7 +48,7 @@ impl Beneath {
         Ok(Beneath { root })
     }
 
-    fn resolve(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub(super) fn resolve(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

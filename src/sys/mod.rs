@@ -6,6 +6,7 @@ pub mod mount;
 pub mod rehearse;
 pub mod time;
 pub mod tree;
+pub mod walk;
 pub mod watchdog;
 
 /// The release of the running kernel, as `uname -r` prints it; empty where the kernel does not tell.

@@ -5,6 +5,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use crate::ledger::DeploymentId;
+use crate::ostree::verify::BootFiles;
 use crate::policy::Kernel;
 
 use super::init::InitFault;
@@ -24,6 +25,8 @@ pub struct Deployment {
     pub entry: Option<String>,
     /// What the entry's `ostree=` says.
     pub boot_link: Option<String>,
+    /// Kernel, initramfs and device trees that its entry names.
+    pub boot_files: BootFiles,
     /// The refspec of its origin.
     pub refspec: Option<String>,
     /// The releases of the kernels in its `usr/lib/modules`.

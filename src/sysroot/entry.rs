@@ -26,6 +26,10 @@ pub struct Entry<'a> {
     pub linux: Option<&'a str>,
     /// `initrd`: the first one.
     pub initrd: Option<&'a str>,
+    /// `devicetree`.
+    pub devicetree: Option<&'a str>,
+    /// `fdtdir`.
+    pub fdtdir: Option<&'a str>,
 }
 
 impl<'a> Entry<'a> {
@@ -33,17 +37,15 @@ impl<'a> Entry<'a> {
     /// empty one.
     pub fn parse(file: &'a [u8]) -> Self {
         let mut entry = Entry::default();
-        for line in file.split(|&b| b == b'\n') {
-            let Ok(line) = core::str::from_utf8(line) else { continue };
-            let line = line.trim_end_matches('\r').trim_start();
-            let Some((key, value)) = line.split_once([' ', '\t']) else { continue };
-            let value = value.trim_matches([' ', '\t']);
+        for (key, value) in pairs(file) {
             let slot = match key {
                 "title" => &mut entry.title,
                 "version" => &mut entry.version,
                 "options" => &mut entry.options,
                 "linux" => &mut entry.linux,
                 "initrd" if entry.initrd.is_none() => &mut entry.initrd,
+                "devicetree" => &mut entry.devicetree,
+                "fdtdir" => &mut entry.fdtdir,
                 _ => continue,
             };
             *slot = Some(value);
@@ -65,6 +67,19 @@ impl<'a> Entry<'a> {
             (None, None) => Ordering::Equal,
         }
     }
+}
+
+fn pairs(file: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    file.split(|&b| b == b'\n').filter_map(|line| {
+        let line = core::str::from_utf8(line).ok()?.trim_end_matches('\r').trim_start();
+        let (key, value) = line.split_once([' ', '\t'])?;
+        Some((key, value.trim_matches([' ', '\t'])))
+    })
+}
+
+/// Every `initrd` of an entry, in order: libostree names the overlays after the first one.
+pub fn initrds(file: &[u8]) -> impl Iterator<Item = &str> {
+    pairs(file).filter(|(key, _)| *key == "initrd").map(|(_, value)| value)
 }
 
 /// Whether a file in the `entries` directory is one of OSTree's: `ostree-N.conf`, `ostree-N-OS.conf`, and

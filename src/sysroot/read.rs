@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
+use crate::ostree::verify::BootFiles;
 use crate::policy::{Kernel, MAX_DEPLOYMENTS};
 use crate::sys::beneath::{Beneath, kind};
 
@@ -67,6 +68,7 @@ struct Wanted {
     file: String,
     title: Option<String>,
     target: String,
+    files: BootFiles,
 }
 
 impl Sysroot {
@@ -161,6 +163,7 @@ impl Sysroot {
             title: wanted.title,
             entry: Some(wanted.file),
             boot_link: Some(wanted.target),
+            boot_files: wanted.files,
             findings,
             ..blank(stateroot, commit, serial)
         });
@@ -194,6 +197,7 @@ fn blank(stateroot: String, commit: String, deploy_serial: u32) -> Deployment {
         title: None,
         entry: None,
         boot_link: None,
+        boot_files: BootFiles::default(),
         refspec: None,
         releases: Vec::new(),
         kernel: Kernel::Running,
@@ -246,15 +250,22 @@ fn entries(boot: &Beneath, notes: &mut Vec<Note>) -> Vec<Wanted> {
             Err(errno) => notes.push(Note::Entry(name, EntryFault::Unreadable(errno))),
         }
     }
-    let mut parsed: Vec<(&String, Entry<'_>)> = files.iter().map(|(n, c)| (n, Entry::parse(c))).collect();
-    parsed.sort_by(|a, b| a.1.boot_order(&b.1).then_with(|| b.0.cmp(a.0)));
+    let mut parsed: Vec<(&String, &Vec<u8>, Entry<'_>)> =
+        files.iter().map(|(n, c)| (n, c, Entry::parse(c))).collect();
+    parsed.sort_by(|a, b| a.2.boot_order(&b.2).then_with(|| b.0.cmp(a.0)));
     let mut wanted = Vec::new();
-    for (name, entry) in parsed {
+    for (name, content, entry) in parsed {
         match entry.target() {
             Some(target) => wanted.push(Wanted {
                 file: name.clone(),
                 title: entry.title.map(str::to_string),
                 target: target.into(),
+                files: BootFiles {
+                    linux: entry.linux.map(str::to_string),
+                    initrds: entry::initrds(content).map(str::to_string).collect(),
+                    devicetree: entry.devicetree.map(str::to_string),
+                    fdtdir: entry.fdtdir.map(str::to_string),
+                },
             }),
             None => notes.push(Note::Entry(name.clone(), EntryFault::NoTarget)),
         }
