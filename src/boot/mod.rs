@@ -7,6 +7,7 @@ mod act;
 mod diary;
 mod early;
 mod root;
+mod trust;
 mod watchdog;
 
 use std::path::Path;
@@ -195,6 +196,10 @@ impl Boot {
         let Some(deployment) = observation.sysroot.deployments.get(index) else {
             return "there is no such deployment".into();
         };
+        if let Err(why) = trust::verify_deployment(self, deployment) {
+            self.diary.note(Kind::Skipped, deployment.id(), &why);
+            return why;
+        }
         let kind = if via == Via::Loader { Kind::LoaderAsked } else { Kind::Attempt };
         self.diary.note(kind, deployment.id(), &decision.to_string());
         self.diary.write(Path::new(SYSROOT));
@@ -245,7 +250,9 @@ fn read_config() -> Config {
             if e.kind() != std::io::ErrorKind::NotFound {
                 error!("{CONFIG} cannot be read, every setting has its default: {e}");
             }
-            return Config::default();
+            // What it says of verification is not known then.
+            let verify_unclear = e.kind() != std::io::ErrorKind::NotFound;
+            return Config { verify_unclear, ..Config::default() };
         }
     };
     for complaint in &complaints.first {

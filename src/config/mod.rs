@@ -6,13 +6,16 @@
 //! 450 KB budget.)
 //!
 //! A line that is not understood is skipped and reported, and the default stands: a typing error must not
-//! keep a device from booting.
+//! keep a device from booting. The section `[verify]` is the exception: a line of it that is skipped would leave
+//! unverified what was meant to be verified, so that it keeps every deployment from booting.
 
 mod reader;
 
 use core::fmt;
 
 use heapless::{String, Vec};
+
+use crate::ostree::verify::Level;
 
 use reader::Reader;
 
@@ -24,7 +27,7 @@ pub const MAX_COMPLAINTS: usize = 8;
 pub const MAX_SIZE: usize = 64 * 1024;
 
 /// The sections that there are.
-const SECTIONS: [&str; 6] = ["root", "boot", "ledger", "watchdog", "recovery", "log"];
+const SECTIONS: [&str; 7] = ["root", "boot", "ledger", "watchdog", "recovery", "log", "verify"];
 
 /// A string value: at most this many bytes.
 pub type Text = String<128>;
@@ -63,6 +66,15 @@ pub struct Config {
     pub recovery_reboot_after: u32,
     /// `log.level`: `error`, `warn`, `info` or `debug`; default `info`.
     pub log_level: Text,
+    /// `verify.level`: `none`, `metadata` or `full`; empty when not given. See [`Config::level`].
+    pub verify_level: Text,
+    /// `verify.timeout`: seconds that verifying a deployment may take; default 600, 0 for as long as it takes.
+    pub verify_timeout: u32,
+    /// `verify.keys`: the file of trusted ed25519 keys in the initramfs; empty when no signature is needed.
+    pub verify_keys: Text,
+    /// A line that may have been about verification could not be used: nothing boots, or a typing error would
+    /// switch off what it was meant to switch on. Set by [`Config::parse`] and for a file that cannot be read.
+    pub verify_unclear: bool,
 }
 
 impl Default for Config {
@@ -84,6 +96,10 @@ impl Default for Config {
             recovery_console: text("/dev/console"),
             recovery_reboot_after: 300,
             log_level: text("info"),
+            verify_level: Text::new(),
+            verify_timeout: 600,
+            verify_keys: Text::new(),
+            verify_unclear: false,
         }
     }
 }
@@ -171,12 +187,13 @@ impl Config {
         let mut config = Config::default();
         let mut complaints = Complaints::default();
         let mut section: String<32> = String::new();
-        let mut seen: Vec<(&'static str, &'static str), 20> = Vec::new();
+        let mut seen: Vec<(&'static str, &'static str), 24> = Vec::new();
         let mut sections: Vec<String<32>, 8> = Vec::new();
         while !reader.at_end() {
             let (at, line) = (reader.at, reader.line);
             if let Err(problem) = reader.entry(&mut config, &mut section, &mut seen, &mut sections) {
                 complaints.add(line, problem);
+                config.verify_unclear |= section == "verify";
                 // Only the line itself is given up: a list that is not closed has run into the next section.
                 (reader.at, reader.line) = (at, line);
                 reader.skip_line();
@@ -184,8 +201,24 @@ impl Config {
         }
         if file.len() > MAX_SIZE {
             complaints.add(reader.line, Problem::FileTooLong);
+            config.verify_unclear = true;
         }
         (config, complaints)
+    }
+
+    /// How much of a deployment is verified before it boots: what `verify.level` says, and at least what
+    /// `bootward.verify=` on the command line says, which can ask for more but never for less.
+    ///
+    /// A word that is none of the three asks for everything. So does a configuration that has keys and no level.
+    pub fn level(&self, command_line: Option<&str>) -> Level {
+        let word = |word| Level::parse(word).unwrap_or(Level::Full);
+        let own = match (self.verify_unclear, self.verify_level.as_str()) {
+            (true, _) => Level::Full,
+            (false, "") if self.verify_keys.is_empty() => Level::None,
+            (false, "") => Level::Full,
+            (false, given) => word(given),
+        };
+        own.max(command_line.map_or(Level::None, word))
     }
 
     fn slot(&mut self, section: &str, key: &str) -> Option<(&'static str, &'static str, Slot<'_>)> {
@@ -206,6 +239,9 @@ impl Config {
             ("recovery", "reboot_after") => {
                 ("recovery", "reboot_after", Slot::Number(&mut self.recovery_reboot_after))
             }
+            ("verify", "level") => ("verify", "level", Slot::Text(&mut self.verify_level)),
+            ("verify", "timeout") => ("verify", "timeout", Slot::Number(&mut self.verify_timeout)),
+            ("verify", "keys") => ("verify", "keys", Slot::Text(&mut self.verify_keys)),
             ("log", "level") => ("log", "level", Slot::Text(&mut self.log_level)),
             _ => return None,
         })

@@ -1,0 +1,79 @@
+//! Between the decision and the attempt: is the deployment what its commit says, and is its commit to be trusted?
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::cmdline::CommandLine;
+use crate::ostree::verify::{Check, Fault, KeysFault, Level, keys, verify};
+use crate::sys::beneath::Beneath;
+use crate::sysroot::Deployment;
+
+use super::{BOOT, Boot, CONFIG, HEARTBEAT, SYSROOT};
+
+/// Verifies as much as is wanted.
+///
+/// # Errors
+/// When the deployment must not boot, with the reason.
+pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(), String> {
+    let command_line = CommandLine::parse(&boot.command_line);
+    // A value that is no text is a wrong word too.
+    let word =
+        command_line.has("bootward.verify").then(|| command_line.value("bootward.verify").unwrap_or("?"));
+    let level = boot.config.level(word);
+    for given in [Some(boot.config.verify_level.as_str()), word].into_iter().flatten() {
+        if !given.is_empty() && Level::parse(given).is_none() {
+            warn!("'{given}' is no level of verification, so that everything is verified");
+        }
+    }
+    if level == Level::None {
+        return Ok(());
+    }
+    let unclear = || Fault::Keys(CONFIG.into(), KeysFault::Unclear).to_string();
+    if boot.config.verify_unclear {
+        return Err(unclear());
+    }
+    let keys = keys(boot.config.verify_keys.as_str()).map_err(|fault| fault.to_string())?;
+    let opened = |path: &str| Beneath::open(Path::new(path)).map_err(|e| format!("{path}: {}", e.desc()));
+    let sysroot = opened(SYSROOT)?;
+    let boot_directory = opened(if boot.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT }).ok();
+    let seconds = boot.config.verify_timeout;
+    info!("verifying {} ({level})", deployment.name());
+    let path = deployment.path();
+    let check = Check {
+        sysroot: &sysroot,
+        boot: boot_directory.as_ref(),
+        path: &path,
+        commit: &deployment.commit,
+        boot_files: &deployment.boot_files,
+        level,
+        keys: keys.as_ref(),
+        budget: (seconds > 0).then(|| Duration::from_secs(u64::from(seconds))),
+        every_fault: false,
+    };
+    let mut told = Instant::now();
+    let report = verify(&check, &mut |progress| {
+        boot.alive();
+        if told.elapsed() >= HEARTBEAT {
+            told = Instant::now();
+            let megabytes = progress.bytes / 1_000_000;
+            info!("verifying: {} files, {megabytes} MB, {} MB/s", progress.entries, progress.rate());
+        }
+    });
+    boot.alive();
+    let took = report.progress;
+    let (entries, bytes, seconds) = (took.entries, took.bytes / 1_000_000, took.time.as_secs_f32());
+    if report.ran_out_of_time() && keys.is_none() {
+        warn!("not verified to its end within {seconds:.0} s, and no keys are configured: going on");
+        return Ok(());
+    }
+    match report.faults.first() {
+        Some(fault) => Err(format!("it is not verified: {fault}")),
+        None => {
+            let signed = report.signed_by.map_or(String::new(), |key| format!(", signed by key {}", key + 1));
+            info!("verified{signed}: {entries} files, {bytes} MB in {seconds:.1} s");
+            Ok(())
+        }
+    }
+}
