@@ -210,3 +210,35 @@ fn what_does_not_fit_is_told() {
     assert_eq!(Config::parse(huge.as_bytes()).1.first[0].problem, Problem::FileTooLong);
     assert_eq!(Config::parse("x\n".repeat(20).as_bytes()).1.count, 20);
 }
+
+#[test]
+fn a_wrong_word_never_weakens_verification() {
+    use crate::ostree::verify::Level;
+    let level = |document: &str, word| Config::parse(document.as_bytes()).0.level(word);
+    let table = [
+        ("", Level::None),
+        ("[verify]\nlevel = \"none\"\n", Level::None),
+        ("[verify]\nlevel = \"metadata\"\n", Level::Metadata),
+        ("[verify]\nlevel = \"full\"\n", Level::Full),
+        ("[verify]\nlevel = \"ful\"\n", Level::Full),
+        ("[verify]\nlevel = \"None\"\n", Level::Full),
+        ("[verify]\nlevel = full\n", Level::Full),
+        ("[verify]\nlevel = true\n", Level::Full),
+        ("[verify]\nlevle = \"full\"\n", Level::Full),
+        ("[verify]\nkeys = \"/etc/keys\"\n", Level::Full),
+        ("[verify]\nkeys = \"/etc/keys\"\nlevel = \"none\"\n", Level::None),
+        ("[verify]\nlevel = \"none\"\nkeys = /etc/keys\n", Level::Full),
+    ];
+    for (document, expected) in table {
+        assert_eq!(level(document, None), expected, "{document}");
+        assert_eq!(level(document, Some("none")), expected, "{document}");
+        assert_eq!(level(document, Some("metadata")), expected.max(Level::Metadata), "{document}");
+        assert_eq!(level(document, Some("nonsense")), Level::Full, "{document}");
+    }
+    // What was to be checked is unclear, then nothing boots.
+    let unclear = |document: &str| Config::parse(document.as_bytes()).0.verify_unclear;
+    for document in ["[verify]\nkeys = /etc/keys\n", "[verify]\nkesy = \"x\"\n", "[verify]\nlevel = 1\n"] {
+        assert!(unclear(document), "{document}");
+    }
+    assert!(!unclear("[verify]\nlevel = \"ful\"\n[log]\nlevel = 1\n"));
+}

@@ -9,3 +9,4 @@ mod initramfs;
 mod prepare;
 mod sign;
 mod sysroot;
+mod verify;

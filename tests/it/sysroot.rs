@@ -9,7 +9,7 @@ use bootward::policy::Kernel;
 use bootward::sysroot::{Look, Machine, Named, Sysroot};
 
 pub struct Fixture {
-    _keep: tempfile::TempDir,
+    _keep: Option<tempfile::TempDir>,
     pub root: PathBuf,
 }
 
@@ -73,7 +73,12 @@ impl Fixture {
             ostree(&["commit", &repo, "-b", "demo/stable", "-s", version, &tree]);
             ostree(&["admin", "deploy", "--sysroot", at, "--os=demo", "--karg=quiet", "demo/stable"]);
         }
-        Fixture { _keep: keep, root }
+        Fixture { _keep: Some(keep), root }
+    }
+
+    /// A sysroot that somebody else keeps.
+    pub fn at_path(root: &Path) -> Fixture {
+        Fixture { _keep: None, root: root.into() }
     }
 
     pub fn read(&self) -> Sysroot {

@@ -81,6 +81,10 @@ pub fn config(data: &[u8]) {
     text("watchdog", "device", &config.watchdog_device, &default.watchdog_device);
     text("recovery", "console", &config.recovery_console, &default.recovery_console);
     text("log", "level", &config.log_level, &default.log_level);
+    text("verify", "level", &config.verify_level, &default.verify_level);
+    text("verify", "keys", &config.verify_keys, &default.verify_keys);
+    number("verify", "timeout", config.verify_timeout, default.verify_timeout);
+    assert!(!config.verify_unclear, "nothing was complained of");
     number("root", "timeout", config.root_timeout, default.root_timeout);
     number("ledger", "limit", config.ledger_limit, default.ledger_limit);
     number("watchdog", "timeout", config.watchdog_timeout, default.watchdog_timeout);
@@ -101,6 +105,7 @@ pub fn config(data: &[u8]) {
                     "watchdog" => &["device", "timeout"],
                     "recovery" => &["console", "reboot_after"],
                     "log" => &["level"],
+                    "verify" => &["level", "timeout", "keys"],
                     _ => &[],
                 };
                 section.keys().all(|key| known.contains(&key.as_str()))
