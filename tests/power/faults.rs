@@ -48,15 +48,15 @@ impl Fault {
         }
     }
 
-    /// `strace` so that the `n`th call of `set` in a process meets the fault.
-    fn strace(self, set: &str, n: usize) -> Command {
+    /// `strace` so that a process meets the fault at this call. strace counts each call's name for itself.
+    fn strace(self, (call, n): &(String, usize)) -> Command {
         let action = match self {
             Fault::Kill => "signal=SIGKILL".into(),
             Fault::Error(name) => format!("error={name}"),
         };
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={set}")]);
-        command.args(["-e", &format!("inject={set}:{action}:when={n}")]);
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        command.args(["-e", &format!("inject={call}:{action}:when={n}")]);
         command
     }
 }
@@ -91,8 +91,8 @@ pub fn sweep_operation(
     let new = scenario.before + 1;
     let mut swept = Swept::default();
     for (faulty, calls) in calls(scenario, recorded, &place)?.into_iter().enumerate() {
-        for n in (1..=calls).step_by(every.max(1)) {
-            let point = format!("{} at call {n} of command {}", fault.name(), faulty + 1);
+        for call in calls.iter().step_by(every.max(1)) {
+            let point = format!("{} at {} {} of command {}", fault.name(), call.0, call.1, faulty + 1);
             copy(base, &image)?;
             let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
             let mut succeeded = true;
@@ -101,7 +101,7 @@ pub fn sweep_operation(
                 if !succeeded {
                     break;
                 }
-                let strace = (number == faulty).then(|| fault.strace(CHANGING, n));
+                let strace = (number == faulty).then(|| fault.strace(call));
                 succeeded = run(&mut around(strace, command)).is_ok();
             }
             mounted.close()?;
@@ -152,15 +152,15 @@ pub fn sweep_guardian(recorded: &Recorded, bootward: &Path, fault: Fault, every:
     let mut counting = Command::new("strace");
     counting.args(["-f", "-qq", "-o"]).arg(&counted);
     initramfs.boot_under(Some(counting), System::Bootward, &image, layout, &command_line)?;
-    for n in (1..=longest(&counted)?).step_by(every.max(1)) {
+    for call in points(&counted)?.iter().step_by(every.max(1)) {
         copy(base, &image)?;
-        let faulty = Some(fault.strace("all", n));
+        let faulty = Some(fault.strace(call));
         let ended = initramfs.boot_under(faulty, System::Bootward, &image, layout, &command_line)?;
         swept.points += 1;
         swept.came_through += usize::from(matches!(ended, Ended::Up { .. }));
         match boot_once(&image, recorded, &initramfs, &place)? {
             Verdict::Whole(_) => {}
-            other => swept.failures.push(format!("{} at call {n}, then: {other}", fault.name())),
+            other => swept.failures.push(format!("{} at {} {}, then: {other}", fault.name(), call.0, call.1)),
         }
         fs::remove_file(&image)?;
     }
@@ -177,8 +177,8 @@ fn boot_once(image: &Path, recorded: &Recorded, initramfs: &Initramfs, place: &P
     }
 }
 
-/// How many changing calls the busiest process of each command makes.
-fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<Vec<usize>> {
+/// The changing calls of each command.
+fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<Vec<Points>> {
     let (image, log) = (place.dir.join("count.img"), place.dir.join("calls"));
     copy(&recorded.recording.base, &image)?;
     let mounted = Mounted::new(&image, recorded.recording.layout, &place.mount, View::Linux)?;
@@ -187,23 +187,33 @@ fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-e", &format!("trace={CHANGING}"), "-o"]).arg(&log);
         run(&mut around(Some(strace), command))?;
-        counts.push(longest(&log)?);
+        counts.push(points(&log)?);
     }
     mounted.close()?;
     fs::remove_file(image)?;
     Ok(counts)
 }
 
-/// The most lines of one process in a log of strace's.
-fn longest(log: &Path) -> io::Result<usize> {
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+/// Calls by name, and by number among those of their name in one process.
+type Points = Vec<(String, usize)>;
+
+/// The calls in a log of strace's. Of each name there are as many as the process makes that makes most of them.
+fn points(log: &Path) -> io::Result<Points> {
+    let mut counts = std::collections::BTreeMap::<(String, String), usize>::new();
     for line in String::from_utf8_lossy(&fs::read(log)?).lines() {
-        // A call that was interrupted by another process's line counts once.
-        if let (Some(pid), false) = (line.split_whitespace().next(), line.contains(" resumed>")) {
-            *counts.entry(pid.into()).or_default() += 1;
+        // "PID name(arguments"; an interrupted call has a second line without a bracket after its name.
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
+        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            *counts.entry((name.into(), pid.into())).or_default() += 1;
         }
     }
-    Ok(counts.into_values().max().unwrap_or(0))
+    let mut most = std::collections::BTreeMap::<String, usize>::new();
+    for ((name, _), count) in counts {
+        let known = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    Ok(most.into_iter().flat_map(|(name, most)| (1..=most).map(move |n| (name.clone(), n))).collect())
 }
 
 /// The command, under strace where there is one.
