@@ -9,11 +9,13 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, mkdir, unlink};
+use nix::unistd::{chdir, mkdir, symlinkat, unlink};
 
-use crate::mounts::plan::{Plan, Step};
+use crate::mounts::composefs::{self, ComposefsError};
+use crate::mounts::plan::{Plan, RUN_ROOT, Step};
 use crate::sys::{mount as tree, tree::clear};
 
 const NOTHING: Option<&str> = None;
@@ -42,10 +44,19 @@ enum Undo {
 pub struct ApplyError {
     /// The step, as the plan prints it.
     pub step: String,
-    /// The kernel's reason.
-    pub errno: Errno,
+    /// Why it failed.
+    pub cause: Cause,
     /// What could not be undone, if anything.
     pub left: Option<UndoError>,
+}
+
+/// Why a step failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The kernel's reason.
+    Kernel(Errno),
+    /// A composefs root cannot be mounted.
+    Composefs(ComposefsError),
 }
 
 /// A step that could not be undone; those before it were.
@@ -61,8 +72,17 @@ pub struct UndoError {
 
 impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.step, self.errno.desc())?;
+        match &self.cause {
+            Cause::Kernel(errno) => write!(f, "{}: {}", self.step, errno.desc())?,
+            Cause::Composefs(error) => write!(f, "{}: {error}", self.step)?,
+        }
         self.left.as_ref().map_or(Ok(()), |left| write!(f, "; and it could not be undone: {left}"))
+    }
+}
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Cause::Kernel(errno)
     }
 }
 
@@ -80,9 +100,9 @@ impl fmt::Display for UndoError {
 pub fn apply(plan: &Plan) -> Result<Applied, ApplyError> {
     let mut applied = Applied { done: Vec::with_capacity(plan.steps.len()) };
     for step in &plan.steps {
-        if let Err(errno) = carry_out(step, &mut applied.done) {
+        if let Err(cause) = carry_out(step, &mut applied.done) {
             let left = applied.undo().err();
-            return Err(ApplyError { step: step.to_string(), errno, left });
+            return Err(ApplyError { step: step.to_string(), cause, left });
         }
     }
     Ok(applied)
@@ -105,7 +125,7 @@ impl Applied {
     }
 }
 
-fn carry_out(step: &Step, done: &mut Vec<Undo>) -> nix::Result<()> {
+fn carry_out(step: &Step, done: &mut Vec<Undo>) -> Result<(), Cause> {
     match step {
         Step::Directory { path, mode } => match mkdir(path.as_str(), Mode::S_IRWXU) {
             Err(Errno::EEXIST) if Path::new(path).is_dir() => return Ok(()),
@@ -133,6 +153,15 @@ fn carry_out(step: &Step, done: &mut Vec<Undo>) -> nix::Result<()> {
             mount(Some("overlay"), to.as_str(), Some("overlay"), access(*readonly), options)?;
             done.push(Undo::Unmount(to.clone()));
         }
+        Step::Image { image, to, digest } => {
+            composefs::mount_image(Path::new(image), to, digest.as_ref()).map_err(Cause::Composefs)?;
+            done.push(Undo::Unmount(to.clone()));
+        }
+        Step::Composefs(overlay) => {
+            composefs::mount_root(overlay).map_err(Cause::Composefs)?;
+            done.push(Undo::Unmount(overlay.to.clone()));
+        }
+        Step::Link { path, target } => link(path, target, done),
         Step::Detach { path } => {
             // Kept to be put back; without it (before Linux 5.2) only the undoing is lost.
             let spare = c_string(path).and_then(|p| tree::clone_tree(&p)).ok();
@@ -159,6 +188,20 @@ fn carry_out(step: &Step, done: &mut Vec<Undo>) -> nix::Result<()> {
     Ok(())
 }
 
+/// Without the link the system boots all the same.
+fn link(path: &str, target: &str, done: &mut Vec<Undo>) {
+    if let Some((above, _)) = path.rsplit_once('/')
+        && mkdir(above, Mode::from_bits_truncate(0o755)).is_ok()
+    {
+        done.push(Undo::RemoveDirectory(above.into()));
+    }
+    match symlinkat(target, AT_FDCWD, path) {
+        Ok(()) => done.push(Undo::Delete(path.into())),
+        Err(Errno::EEXIST) => {}
+        Err(errno) => log::warn!("link {path} to {target}: {}", errno.desc()),
+    }
+}
+
 fn take_back(undo: Undo) -> (&'static str, String, nix::Result<()>) {
     match undo {
         Undo::Leave => ("chdir", "/".into(), chdir("/")),
@@ -180,7 +223,7 @@ fn take_back(undo: Undo) -> (&'static str, String, nix::Result<()>) {
         Undo::RemoveDirectory(path) => {
             // An overlay leaves things behind in its directories; every other one is empty again, or else
             // something is still mounted there and nothing must be deleted.
-            if path.starts_with("/run/ostree/transient-etc.") {
+            if path.starts_with("/run/ostree/transient-etc.") || path.starts_with(RUN_ROOT) {
                 let _ = fs::File::open(&path).map(clear);
             }
             let result = fs::remove_dir(&path).map_err(errno);

@@ -19,8 +19,12 @@ pub struct Booted {
     pub root_transient: bool,
     /// `root.transient-ro`.
     pub root_transient_ro: bool,
-    /// `composefs`: the root is a composefs image.
+    /// `composefs`: the root is a composefs image. Without one the entry is missing.
     pub composefs: bool,
+    /// `composefs.verity`: the objects' digests are checked. Written together with `composefs`.
+    pub composefs_verity: bool,
+    /// `composefs.signed`: the file with the keys, one of which signed the commit that names the image.
+    pub composefs_signed: Option<String>,
     /// `sysroot-ro`: `/sysroot` is read-only.
     pub sysroot_readonly: bool,
     /// `transient-etc`: the directory that holds this boot's changes to `/etc`.
@@ -45,14 +49,21 @@ impl SerializeTo<Variant> for Value<'_> {
 }
 
 impl Booted {
-    /// The file's content, for a root that was prepared without composefs.
+    /// The file's content.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut entries: Vec<(&str, Value)> = Vec::with_capacity(5);
+        let mut entries: Vec<(&str, Value)> = Vec::with_capacity(8);
         if let Some((device, inode)) = self.device_inode {
             entries.push(("backing-root-device-inode", Value::Pair(device, inode)));
         }
         entries.push(("root.transient", Value::Flag(self.root_transient)));
         entries.push(("root.transient-ro", Value::Flag(self.root_transient_ro)));
+        if let Some(keys) = &self.composefs_signed {
+            entries.push(("composefs.signed", Value::Text(keys)));
+        }
+        if self.composefs {
+            entries.push(("composefs", Value::Flag(true)));
+            entries.push(("composefs.verity", Value::Flag(self.composefs_verity)));
+        }
         entries.push(("sysroot-ro", Value::Flag(self.sysroot_readonly)));
         if let Some(directory) = &self.transient_etc {
             entries.push(("transient-etc", Value::Text(directory)));
@@ -68,6 +79,7 @@ impl Booted {
         let data = copy_to_align::<A8>(if data.len() > MAX_SIZE { &[] } else { data });
         for entry in gv!("a{sv}").cast(data.as_aligned()) {
             let (key, value) = entry.to_tuple();
+            let text = || value.get(gv!("s")).map(|s| s.to_str().into());
             let flag = || value.get(gv!("b")).is_some_and(|b| b.to_bool());
             match key.to_str() {
                 "backing-root-device-inode" => {
@@ -79,8 +91,10 @@ impl Booted {
                 "root.transient" => booted.root_transient = flag(),
                 "root.transient-ro" => booted.root_transient_ro = flag(),
                 "composefs" => booted.composefs = flag(),
+                "composefs.verity" => booted.composefs_verity = flag(),
+                "composefs.signed" => booted.composefs_signed = text(),
                 "sysroot-ro" => booted.sysroot_readonly = flag(),
-                "transient-etc" => booted.transient_etc = value.get(gv!("s")).map(|s| s.to_str().into()),
+                "transient-etc" => booted.transient_etc = text(),
                 _ => {}
             }
         }
@@ -99,6 +113,15 @@ mod tests {
             sysroot_readonly: true,
             transient_etc: Some("/run/ostree/transient-etc.A1b2C3".into()),
             ..Booted::default()
+        };
+        assert_eq!(Booted::from_bytes(&booted.to_bytes()), booted);
+        let booted = Booted {
+            composefs: true,
+            composefs_verity: true,
+            composefs_signed: Some("/etc/ostree/initramfs-root-binding.key".into()),
+            root_transient: true,
+            root_transient_ro: true,
+            ..booted
         };
         assert_eq!(Booted::from_bytes(&booted.to_bytes()), booted);
     }

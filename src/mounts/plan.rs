@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::mounts::settings::Settings;
+use crate::mounts::settings::{Composefs, RootTransient, Settings};
 
 /// Where the new root is put together before it takes the sysroot's place.
 pub const WORKSHOP: &str = "/sysroot.tmp";
@@ -19,6 +19,14 @@ pub const RUN_BOOTED: &str = "/run/ostree-booted";
 pub const HOTFIX_WORK: &str = ".usr-ovl-work";
 /// In a deployment: its composefs image.
 pub const COMPOSEFS_IMAGE: &str = ".ostree.cfs";
+/// Where a composefs image is mounted until the overlay on it is.
+pub const RUN_IMAGE: &str = "/run/ostree/.private/cfsroot-lower";
+/// What changes of a transient root are kept in.
+pub const RUN_ROOT: &str = "/run/ostree/.private/root";
+/// By this link systemd finds the device below a root that is an overlay.
+pub const VOLATILE_ROOT: &str = "/run/systemd/volatile-root";
+/// The repository's objects, below the sysroot.
+pub const OBJECTS: &str = "ostree/repo/objects";
 /// The longest path in a plan, in bytes: `PATH_MAX` of Linux.
 pub const MAX_PATH: usize = 4095;
 
@@ -35,6 +43,11 @@ pub struct Facts {
     pub hotfix: bool,
     /// The deployment has [`COMPOSEFS_IMAGE`].
     pub composefs_image: bool,
+    /// The fs-verity digest of the image, as a commit with a good signature names it; asked for with
+    /// [`Composefs::Signed`] only.
+    pub image_digest: Option<[u8; 32]>,
+    /// The block device of the sysroot, as `/dev/block/MAJOR:MINOR`, if it has one.
+    pub device: Option<String>,
     /// Bind `/boot`: what ostree-prepare-root did until v2025.7, if `boot/loader` of the sysroot was a link and
     /// the deployment had a directory `boot`. Later versions leave it to ostree-system-generator.
     pub bind_boot: bool,
@@ -86,6 +99,25 @@ pub enum Step {
         /// Mounted read-only.
         readonly: bool,
     },
+    /// A composefs image, read-only.
+    Image {
+        /// The image.
+        image: String,
+        /// Where.
+        to: String,
+        /// The fs-verity digest that it must have.
+        digest: Option<[u8; 32]>,
+    },
+    /// The root that a mounted composefs image stands for.
+    Composefs(Overlay),
+    /// A symbolic link and the directory above it, which exist already or could be missing: what fails is told
+    /// and does not stop the plan.
+    Link {
+        /// Where.
+        path: String,
+        /// What it names.
+        target: String,
+    },
     /// A mount and those on it leave the namespace.
     Detach {
         /// Where.
@@ -117,6 +149,23 @@ pub enum Step {
     },
 }
 
+/// The overlay of a mounted composefs image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// Where the image is mounted.
+    pub image: String,
+    /// The directory with the objects.
+    pub objects: String,
+    /// Where the overlay goes.
+    pub to: String,
+    /// The directories that take changes: what is changed, and the overlay's own.
+    pub upper: Option<(String, String)>,
+    /// No object is read without the fs-verity digest that the image names.
+    pub verity: bool,
+    /// Mounted read-only.
+    pub readonly: bool,
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = |readonly: &bool| if *readonly { "ro" } else { "rw" };
@@ -129,6 +178,21 @@ impl fmt::Display for Step {
             Step::Overlay { to, options, readonly } => {
                 write!(f, "overlay {} {options} on {to}", access(readonly))
             }
+            Step::Image { image, to, digest } => {
+                write!(f, "image {image} on {to}")?;
+                let Some(digest) = digest else { return Ok(()) };
+                f.write_str(" if its fs-verity digest is ")?;
+                digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Step::Composefs(overlay) => {
+                let Overlay { image, objects, to, upper, verity, readonly } = overlay;
+                write!(f, "composefs {} image={image},objects={objects}", access(readonly))?;
+                if let Some((upper, work)) = upper {
+                    write!(f, ",upperdir={upper},workdir={work}")?;
+                }
+                write!(f, "{} on {to}", if *verity { ",verity=require" } else { "" })
+            }
+            Step::Link { path, target } => write!(f, "link {path} to {target}"),
             Step::Detach { path } => write!(f, "detach {path}"),
             Step::SlaveShared { path } => write!(f, "slave+shared {path}"),
             Step::Write { path, data } => write!(f, "write {} bytes to {path}", data.len()),
@@ -158,8 +222,12 @@ pub enum PlanError {
     Sysroot,
     /// The deployment is not a path in canonical form with a stateroot above it.
     Deployment,
-    /// composefs is `maybe` and the deployment has an image, which this build cannot mount.
-    Composefs,
+    /// composefs is required and the deployment has no image.
+    NoImage,
+    /// The image must be a signed one, and no commit with a good signature names its digest.
+    Unsigned,
+    /// A transient root needs composefs, which is off, or the deployment has no image.
+    RootTransient,
 }
 
 impl fmt::Display for PlanError {
@@ -169,7 +237,9 @@ impl fmt::Display for PlanError {
             Self::Deployment => {
                 "the deployment must be ostree/deploy/STATEROOT/deploy/NAME below the sysroot"
             }
-            Self::Composefs => "this build cannot do composefs yet, and the deployment has a composefs image",
+            Self::NoImage => "composefs is required, and the deployment has no composefs image (.ostree.cfs)",
+            Self::Unsigned => "no signed commit names the deployment's composefs image",
+            Self::RootTransient => "[root] transient needs a composefs root",
         })
     }
 }
@@ -178,7 +248,7 @@ impl Plan {
     /// The plan for `facts` under `settings`.
     ///
     /// # Errors
-    /// When a path is not in the form that [`Facts`] asks for, or the deployment needs composefs.
+    /// When a path is not in the form that [`Facts`] asks for, or composefs is asked for and cannot be had.
     pub fn new(settings: &Settings, facts: &Facts) -> Result<Self, PlanError> {
         let sysroot = facts.sysroot.as_str();
         if !sysroot.strip_prefix('/').is_some_and(is_canonical) || sysroot == WORKSHOP {
@@ -186,18 +256,39 @@ impl Plan {
         }
         let stateroot = facts.deployment.rsplitn(3, '/').nth(2).filter(|_| is_canonical(&facts.deployment));
         let stateroot = stateroot.ok_or(PlanError::Deployment)?;
-        if settings.composefs_maybe && facts.composefs_image {
-            return Err(PlanError::Composefs);
+        let composefs = settings.uses_composefs(facts.composefs_image);
+        if settings.composefs == Composefs::Signed && facts.image_digest.is_none() {
+            return Err(PlanError::Unsigned);
+        }
+        if composefs && !facts.composefs_image {
+            return Err(PlanError::NoImage);
+        }
+        if settings.root_transient != RootTransient::No && !composefs {
+            return Err(PlanError::RootTransient);
         }
         let mut plan = Plan::default();
-        plan.open(sysroot, &facts.deployment);
+        let deployment = format!("{sysroot}/{}", facts.deployment);
+        plan.open(&deployment);
+        if settings.composefs != Composefs::No {
+            plan.directory(RUN_IMAGE, 0o700);
+        }
+        if composefs {
+            plan.composefs(settings, facts);
+        } else {
+            plan.bind(deployment, WORKSHOP.into());
+        }
         if facts.bind_boot {
             plan.bind(format!("{sysroot}/boot"), inside("boot"));
         }
-        if settings.sysroot_readonly {
+        if settings.mounts_etc(composefs) {
             plan.etc(settings.etc_transient, &facts.transient_etc);
         }
-        plan.usr(facts.hotfix, facts.filesystem_readonly);
+        if facts.hotfix && settings.composefs != Composefs::Signed {
+            plan.hotfix(facts.filesystem_readonly);
+        } else if !composefs {
+            plan.bind(inside("usr"), inside("usr"));
+            plan.remount(inside("usr"), true);
+        }
         plan.bind(sysroot.into(), inside("sysroot"));
         plan.steps.push(Step::Detach { path: sysroot.into() });
         let var = format!("{WORKSHOP}/sysroot/{stateroot}/var");
@@ -219,14 +310,40 @@ impl Plan {
         Ok(plan)
     }
 
-    fn open(&mut self, sysroot: &str, deployment: &str) {
+    fn open(&mut self, deployment: &str) {
         self.directory(RUN_OSTREE, 0o755);
         self.directory(RUN_PRIVATE, 0);
         self.steps.push(Step::Private);
         self.directory(WORKSHOP, 0o755);
-        let deployment = format!("{sysroot}/{deployment}");
-        self.steps.push(Step::Enter { path: deployment.clone() });
-        self.bind(deployment, WORKSHOP.into());
+        self.steps.push(Step::Enter { path: deployment.into() });
+    }
+
+    fn composefs(&mut self, settings: &Settings, facts: &Facts) {
+        let upper = (settings.root_transient != RootTransient::No).then(|| {
+            let (upper, work) = (format!("{RUN_ROOT}/upper"), format!("{RUN_ROOT}/work"));
+            self.directory(RUN_ROOT, 0o755);
+            self.directory(&upper, 0o755);
+            self.directory(&work, 0o700);
+            (upper, work)
+        });
+        let sysroot = &facts.sysroot;
+        self.steps.push(Step::Image {
+            image: format!("{sysroot}/{}/{COMPOSEFS_IMAGE}", facts.deployment),
+            to: RUN_IMAGE.into(),
+            digest: facts.image_digest,
+        });
+        self.steps.push(Step::Composefs(Overlay {
+            image: RUN_IMAGE.into(),
+            objects: format!("{sysroot}/{OBJECTS}"),
+            to: WORKSHOP.into(),
+            upper,
+            verity: settings.composefs >= Composefs::Verity,
+            readonly: settings.root_transient != RootTransient::Writable,
+        }));
+        self.steps.push(Step::Detach { path: RUN_IMAGE.into() });
+        if let Some(device) = &facts.device {
+            self.steps.push(Step::Link { path: VOLATILE_ROOT.into(), target: device.clone() });
+        }
     }
 
     fn etc(&mut self, transient: bool, directory: &str) {
@@ -243,14 +360,9 @@ impl Plan {
         self.steps.push(Step::Overlay { to: inside("etc"), options, readonly: false });
     }
 
-    fn usr(&mut self, hotfix: bool, readonly: bool) {
-        if hotfix {
-            let options = format!("lowerdir={WORKSHOP}/usr,upperdir=.usr-ovl-upper,workdir={HOTFIX_WORK}");
-            self.steps.push(Step::Overlay { to: inside("usr"), options, readonly });
-        } else {
-            self.bind(inside("usr"), inside("usr"));
-            self.remount(inside("usr"), true);
-        }
+    fn hotfix(&mut self, readonly: bool) {
+        let options = format!("lowerdir={WORKSHOP}/usr,upperdir=.usr-ovl-upper,workdir={HOTFIX_WORK}");
+        self.steps.push(Step::Overlay { to: inside("usr"), options, readonly });
     }
 
     fn directory(&mut self, path: &str, mode: u32) {
@@ -340,10 +452,55 @@ mod tests {
     }
 
     #[test]
-    fn composefs_image_is_refused_only_when_asked_for() {
-        let facts = Facts { composefs_image: true, ..facts() };
-        assert!(Plan::new(&Settings::default(), &facts).is_ok());
-        let settings = Settings { composefs_maybe: true, ..Settings::default() };
-        assert_eq!(Plan::new(&settings, &facts), Err(PlanError::Composefs));
+    fn composefs_plan_reads_as_documented() {
+        let settings = Settings {
+            sysroot_readonly: true,
+            composefs: Composefs::Signed,
+            root_transient: RootTransient::ReadOnly,
+            ..Settings::default()
+        };
+        let facts = Facts {
+            composefs_image: true,
+            hotfix: true,
+            image_digest: Some([0xab; 32]),
+            device: Some("/dev/block/8:1".into()),
+            ..facts()
+        };
+        let text = Plan::new(&settings, &facts).unwrap().to_string();
+        let digest = "ab".repeat(32);
+        let expected = format!(
+            "mkdir 0755 /run/ostree\nmkdir 0000 /run/ostree/.private\nprivate recursively /\n\
+            mkdir 0755 /sysroot.tmp\ncd /sysroot/ostree/deploy/os/deploy/abc.0\n\
+            mkdir 0700 /run/ostree/.private/cfsroot-lower\nmkdir 0755 /run/ostree/.private/root\n\
+            mkdir 0755 /run/ostree/.private/root/upper\nmkdir 0700 /run/ostree/.private/root/work\n\
+            image /sysroot/ostree/deploy/os/deploy/abc.0/.ostree.cfs on /run/ostree/.private/cfsroot-lower \
+            if its fs-verity digest is {digest}\n\
+            composefs ro image=/run/ostree/.private/cfsroot-lower,objects=/sysroot/ostree/repo/objects,\
+            upperdir=/run/ostree/.private/root/upper,workdir=/run/ostree/.private/root/work,verity=require \
+            on /sysroot.tmp\ndetach /run/ostree/.private/cfsroot-lower\n\
+            link /run/systemd/volatile-root to /dev/block/8:1\n\
+            bind etc on /sysroot.tmp/etc\nremount rw /sysroot.tmp/etc\nbind /sysroot on /sysroot.tmp/sysroot\n"
+        );
+        assert!(text.starts_with(&expected), "{text}");
+    }
+
+    #[test]
+    fn composefs_is_never_skipped() {
+        let plan = |composefs, root_transient, composefs_image, image_digest| {
+            let settings = Settings { composefs, root_transient, ..Settings::default() };
+            Plan::new(&settings, &Facts { composefs_image, image_digest, ..facts() })
+        };
+        for level in [Composefs::Yes, Composefs::Verity] {
+            assert_eq!(plan(level, RootTransient::No, false, None), Err(PlanError::NoImage), "{level:?}");
+            assert!(plan(level, RootTransient::Writable, true, None).is_ok(), "{level:?}");
+        }
+        assert_eq!(plan(Composefs::Signed, RootTransient::No, true, None), Err(PlanError::Unsigned));
+        let digest = Some([1; 32]);
+        assert_eq!(plan(Composefs::Signed, RootTransient::No, false, digest), Err(PlanError::NoImage));
+        for root in [RootTransient::Writable, RootTransient::ReadOnly] {
+            assert_eq!(plan(Composefs::No, root, true, None), Err(PlanError::RootTransient));
+            assert_eq!(plan(Composefs::Maybe, root, false, None), Err(PlanError::RootTransient));
+            assert!(plan(Composefs::Maybe, root, true, None).is_ok());
+        }
     }
 }

@@ -6,12 +6,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{SFlag, major, minor};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::keyfile::{self, KeyFile, KeyFileError};
 use crate::mounts::booted::Booted;
 use crate::mounts::plan::{self, Facts, Plan, PlanError};
-use crate::mounts::settings::{CONFIG_PATHS, REPO_CONFIG, Settings, SettingsError, argument};
+use crate::mounts::settings::{
+    CONFIG_PATHS, Composefs, REPO_CONFIG, RootTransient, Settings, SettingsError, argument,
+};
+use crate::sys::btrfs;
 
 /// Exists if the initramfs is to mount `/var` although the OS has ostree-system-generator.
 pub const MOUNT_VAR_MARKER: &str = "/run/ostree/initramfs-mount-var";
@@ -86,9 +90,9 @@ pub fn survey(
     let sysroot = fs::canonicalize(sysroot).map_err(|e| SurveyError::Read(sysroot.into(), e))?;
     let config = configuration(initramfs)?;
     let repo_config = sysroot.join(REPO_CONFIG);
-    let repo = read_key_file(&repo_config).inspect_err(|e| log::warn!("{e}")).ok().flatten();
-    let settings = Settings::read(&config, repo.as_ref(), cmdline).map_err(SurveyError::Settings)?;
-    let facts = facts(&sysroot, deployment, &settings, caller)?;
+    let repo = || read_key_file(&repo_config).inspect_err(|e| log::warn!("{e}")).ok().flatten();
+    let settings = Settings::read(&config, repo, cmdline).map_err(SurveyError::Settings)?;
+    let facts = facts(initramfs, &sysroot, deployment, &settings, caller)?;
     Plan::new(&settings, &facts).map_err(SurveyError::Plan)
 }
 
@@ -118,7 +122,13 @@ pub fn resolve(sysroot: &Path, cmdline: &str) -> Result<String, SurveyError> {
     }
 }
 
-fn facts(sysroot: &Path, deployment: &str, settings: &Settings, who: Caller) -> Result<Facts, SurveyError> {
+fn facts(
+    initramfs: &Path,
+    sysroot: &Path,
+    deployment: &str,
+    settings: &Settings,
+    who: Caller,
+) -> Result<Facts, SurveyError> {
     let directory = sysroot.join(deployment);
     let stat = fs::symlink_metadata(&directory).map_err(|e| SurveyError::Read(directory.clone(), e))?;
     let flags = statvfs(sysroot).map_err(|e| SurveyError::Read(sysroot.into(), e.into()))?.flags();
@@ -132,25 +142,62 @@ fn facts(sysroot: &Path, deployment: &str, settings: &Settings, who: Caller) -> 
         Caller::DropIn { bind_boot } => (bind_boot, marked),
         Caller::Init => (!has(GENERATOR), marked || !has(GENERATOR)),
     };
-    let transient = settings.sysroot_readonly && settings.etc_transient;
+    // As upstream, `maybe` takes an image that leads nowhere for none, and fails with one that is wrong.
+    let image = fs::metadata(directory.join(plan::COMPOSEFS_IMAGE));
+    let composefs_image = !image.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let composefs = settings.uses_composefs(composefs_image);
+    let signed = settings.composefs == Composefs::Signed;
+    let image_digest =
+        if signed { Some(signed_digest(initramfs, sysroot, deployment, settings)?) } else { None };
+    let transient = settings.mounts_etc(composefs) && settings.etc_transient;
     let transient_etc = if transient { unguessable("/run/ostree/transient-etc.")? } else { String::new() };
     let booted = Booted {
         device_inode: Some((stat.dev(), stat.ino())),
+        root_transient: settings.root_transient != RootTransient::No,
+        root_transient_ro: settings.root_transient == RootTransient::ReadOnly,
+        composefs,
+        composefs_verity: settings.composefs >= Composefs::Verity,
+        composefs_signed: signed.then(|| settings.keypath.clone()),
         sysroot_readonly: settings.sysroot_readonly,
         transient_etc: transient.then(|| transient_etc.clone()),
-        ..Booted::default()
     };
     Ok(Facts {
         sysroot: sysroot.to_str().map(String::from).ok_or_else(|| SurveyError::NotUtf8(sysroot.into()))?,
         deployment: deployment.into(),
         filesystem_readonly: flags.contains(FsFlags::ST_RDONLY),
         hotfix: has(plan::HOTFIX_WORK),
-        composefs_image: has(plan::COMPOSEFS_IMAGE),
+        composefs_image,
+        image_digest,
+        device: if composefs { block_device(initramfs, sysroot) } else { None },
         bind_boot: bind_boot && boot(),
         bind_var,
         transient_etc,
         booted: booted.to_bytes(),
     })
+}
+
+fn signed_digest(
+    _initramfs: &Path,
+    _sysroot: &Path,
+    _deployment: &str,
+    _settings: &Settings,
+) -> Result<[u8; 32], SurveyError> {
+    Err(SurveyError::Plan(PlanError::Unsigned))
+}
+
+/// The block device below the sysroot: the one that udev found to be the root, else the one of the mount. The form
+/// is the only one that systemd understands.
+fn block_device(initramfs: &Path, sysroot: &Path) -> Option<String> {
+    let block = |path: &Path| {
+        let found =
+            fs::metadata(path).ok().filter(|m| m.mode() & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits());
+        found.map(|m| m.rdev())
+    };
+    let device = block(&initramfs.join("dev/gpt-auto-root")).or_else(|| {
+        let own = fs::metadata(sysroot).ok()?.dev();
+        if major(own) > 0 { Some(own) } else { block(&btrfs::device(sysroot)?) }
+    })?;
+    (device != 0).then(|| format!("/dev/block/{}:{}", major(device), minor(device)))
 }
 
 /// `prepare-root.conf`: of the two places the later one that exists. Both must be sound.

@@ -1,11 +1,14 @@
 //! The few raw system calls; the only folder with `unsafe`.
 
 pub mod beneath;
+pub mod btrfs;
+pub mod loop_device;
 pub mod medium;
 pub mod mount;
 pub mod rehearse;
 pub mod time;
 pub mod tree;
+pub mod verity;
 pub mod walk;
 pub mod watchdog;
 

@@ -152,7 +152,8 @@ impl Medium for Memory {
 
 /// What is read from any variant is written and read again.
 pub fn gvariant(data: &[u8]) {
-    // We never write `composefs`: such a root is not prepared yet.
-    let booted = Booted { composefs: false, ..Booted::from_bytes(data) };
+    let read = Booted::from_bytes(data);
+    // Written together or not at all.
+    let booted = Booted { composefs_verity: read.composefs && read.composefs_verity, ..read };
     assert_eq!(Booted::from_bytes(&booted.to_bytes()), booted);
 }
