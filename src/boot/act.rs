@@ -29,6 +29,9 @@ pub fn hand_over(boot: &mut Boot, deployment: &Deployment) -> String {
         Ok(plan) => plan,
         Err(e) => return format!("its root cannot be planned: {e}"),
     };
+    if let Err(why) = super::trust::allows(boot, &plan) {
+        return why;
+    }
     let applied = match apply(&plan) {
         Ok(applied) => applied,
         Err(e) => return format!("its root cannot be prepared: {e}"),

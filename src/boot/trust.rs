@@ -6,22 +6,42 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::cmdline::CommandLine;
+use crate::mounts::plan::Plan;
 use crate::ostree::verify::{Check, Fault, KeysFault, Level, keys, verify};
 use crate::sys::beneath::Beneath;
 use crate::sysroot::Deployment;
 
 use super::{BOOT, Boot, CONFIG, HEARTBEAT, SYSROOT};
 
+/// How much is to be verified, and the word of the command line for it, where there is one.
+fn level(boot: &Boot) -> (Level, Option<String>) {
+    let command_line = CommandLine::parse(&boot.command_line);
+    // A value that is no text is a wrong word too.
+    let word =
+        command_line.has("bootward.verify").then(|| command_line.value("bootward.verify").unwrap_or("?"));
+    (boot.config.level(word), word.map(String::from))
+}
+
+/// Whether this plan shows what was verified: a composefs image stands for the whole root, and no commit's tree
+/// covers the image. Only the digest in a signed commit does.
+///
+/// # Errors
+/// When it does not, with what to do.
+pub fn allows(boot: &Boot, plan: &Plan) -> Result<(), String> {
+    if level(boot).0 == Level::None || !plan.mounts_unsigned_image() {
+        return Ok(());
+    }
+    Err("its root is a composefs image that the verification does not cover: set [composefs] enabled=signed"
+        .into())
+}
+
 /// Verifies as much as is wanted.
 ///
 /// # Errors
 /// When the deployment must not boot, with the reason.
 pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(), String> {
-    let command_line = CommandLine::parse(&boot.command_line);
-    // A value that is no text is a wrong word too.
-    let word =
-        command_line.has("bootward.verify").then(|| command_line.value("bootward.verify").unwrap_or("?"));
-    let level = boot.config.level(word);
+    let (level, word) = level(boot);
+    let word = word.as_deref();
     for given in [Some(boot.config.verify_level.as_str()), word].into_iter().flatten() {
         if !given.is_empty() && Level::parse(given).is_none() {
             warn!("'{given}' is no level of verification, so that everything is verified");

@@ -245,6 +245,11 @@ impl fmt::Display for PlanError {
 }
 
 impl Plan {
+    /// The root comes from a composefs image whose digest nobody vouches for.
+    pub fn mounts_unsigned_image(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Image { digest: None, .. }))
+    }
+
     /// The plan for `facts` under `settings`.
     ///
     /// # Errors
@@ -437,6 +442,17 @@ mod tests {
         assert!(!Plan::new(&settings, &facts()).unwrap().to_string().contains("overlay"));
         let settings = Settings { sysroot_readonly: true, ..settings };
         assert!(Plan::new(&settings, &facts()).unwrap().to_string().contains("overlay rw lowerdir="));
+    }
+
+    #[test]
+    fn an_image_without_a_digest_is_told_apart() {
+        let facts = Facts { composefs_image: true, ..facts() };
+        let plan = |composefs, image_digest| {
+            let settings = Settings { composefs, ..Settings::default() };
+            Plan::new(&settings, &Facts { image_digest, ..facts.clone() }).unwrap().mounts_unsigned_image()
+        };
+        assert!(plan(Composefs::Yes, None) && plan(Composefs::Verity, None) && plan(Composefs::Maybe, None));
+        assert!(!plan(Composefs::Signed, Some([1; 32])) && !plan(Composefs::No, None));
     }
 
     #[test]
