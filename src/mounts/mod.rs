@@ -3,6 +3,7 @@
 //! ```text
 //!   settings  prepare-root.conf, repository config, command line: what was asked for
 //!   plan      settings and facts in, an ordered list of steps out; printed by --dry-run
+//!   signed    a signed commit tells which composefs image is the right one
 //!   composefs  mounts an image and the overlay on it
 //!   apply     carries the steps out; takes them back when one fails, or when asked to
 //!   booted    /run/ostree-booted, by which libostree knows which deployment runs
@@ -23,6 +24,8 @@ pub mod apply;
 pub mod booted;
 #[cfg(not(target_os = "none"))]
 pub mod composefs;
+#[cfg(not(target_os = "none"))]
+pub mod signed;
 #[cfg(not(target_os = "none"))]
 pub mod survey;
 #[cfg(not(target_os = "none"))]

@@ -15,6 +15,7 @@ use crate::mounts::plan::{self, Facts, Plan, PlanError};
 use crate::mounts::settings::{
     CONFIG_PATHS, Composefs, REPO_CONFIG, RootTransient, Settings, SettingsError, argument,
 };
+use crate::mounts::signed::{self, SignedError};
 use crate::sys::btrfs;
 
 /// Exists if the initramfs is to mount `/var` although the OS has ostree-system-generator.
@@ -55,6 +56,8 @@ pub enum SurveyError {
     Config(PathBuf, KeyFileError),
     /// What is asked for cannot be done.
     Settings(SettingsError),
+    /// The composefs image must be a signed one, and is not.
+    Signed(SignedError),
     /// There is no plan for it.
     Plan(PlanError),
 }
@@ -70,6 +73,7 @@ impl fmt::Display for SurveyError {
             Self::Read(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Config(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Settings(error) => error.fmt(f),
+            Self::Signed(error) => error.fmt(f),
             Self::Plan(error) => error.fmt(f),
         }
     }
@@ -148,7 +152,8 @@ fn facts(
     let composefs = settings.uses_composefs(composefs_image);
     let signed = settings.composefs == Composefs::Signed;
     let image_digest =
-        if signed { Some(signed_digest(initramfs, sysroot, deployment, settings)?) } else { None };
+        || signed::digest(initramfs, sysroot, deployment, &settings.keypath).map_err(SurveyError::Signed);
+    let image_digest = if signed { Some(image_digest()?) } else { None };
     let transient = settings.mounts_etc(composefs) && settings.etc_transient;
     let transient_etc = if transient { unguessable("/run/ostree/transient-etc.")? } else { String::new() };
     let booted = Booted {
@@ -174,15 +179,6 @@ fn facts(
         transient_etc,
         booted: booted.to_bytes(),
     })
-}
-
-fn signed_digest(
-    _initramfs: &Path,
-    _sysroot: &Path,
-    _deployment: &str,
-    _settings: &Settings,
-) -> Result<[u8; 32], SurveyError> {
-    Err(SurveyError::Plan(PlanError::Unsigned))
 }
 
 /// The block device below the sysroot: the one that udev found to be the root, else the one of the mount. The form
