@@ -30,6 +30,9 @@ ostree admin --sysroot=/work/sysroot os-init os
 if chroot root ostree --version | grep -q composefs; then
     ostree --repo=/work/sysroot/ostree/repo config set ex-integrity.composefs yes
     metadata=--generate-composefs-metadata
+    # By this the image has the digests of the objects, and is the one that the commit names.
+    mkdir -p tree/usr/lib/ostree
+    printf '[composefs]\nenabled=verity\n' >tree/usr/lib/ostree/prepare-root.conf
 fi
 ostree --repo=/work/sysroot/ostree/repo commit -b os --tree=dir=/work/tree $metadata
 ostree admin --sysroot=/work/sysroot deploy --os=os os
