@@ -8,6 +8,8 @@ pub mod mount;
 pub mod rehearse;
 pub mod time;
 pub mod tree;
+#[cfg(bootward_own_std)]
+mod unwind;
 pub mod verity;
 pub mod walk;
 pub mod watchdog;
