@@ -108,6 +108,14 @@ fn the_boot_partition_is_read_and_let_go() {
 }
 
 #[test]
+fn only_the_composefs_image_that_was_signed_boots() {
+    match lab::verity::play() {
+        Ok(happened) => happened.iter().for_each(|line| println!("{line}")),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
 fn debian() {
     let report = match lab::debian::boot() {
         Ok(report) => report,

@@ -84,15 +84,19 @@ fn build_small() -> Outcome<PathBuf> {
     let kernel = kernel(Machine::Arm64)?;
     let sysroot = init_sysroot("small")?;
     for version in ["1", "2"] {
-        let tree = small_tree(version, &kernel)?;
+        let tree = small_tree(&format!("tree-{version}"), version, &kernel, Machine::Arm64)?;
         let root = format!("root=LABEL={LABEL}");
         deploy(&sysroot, &tree, version, &["console=ttyAMA0", &root, "rw", "panic=-1"])?;
     }
     Ok(sysroot)
 }
 
-fn small_tree(version: &str, kernel: &Kernel) -> Outcome<PathBuf> {
-    let tree = empty_dir(&format!("tree-{version}"))?;
+/// The small system's tree of this version for `machine`, in a directory of this name.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn small_tree(name: &str, version: &str, kernel: &Kernel, machine: Machine) -> Outcome<PathBuf> {
+    let tree = empty_dir(name)?;
     let modules = format!("usr/lib/modules/{}", kernel.release);
     let dirs = "usr/bin usr/sbin usr/etc sysroot var proc sys dev run boot tmp";
     let links = "usr/bin:bin usr/sbin:sbin usr/lib:lib sysroot/ostree:ostree";
@@ -102,8 +106,12 @@ fn small_tree(version: &str, kernel: &Kernel) -> Outcome<PathBuf> {
          for link in {links}; do ln -s ${{link%:*}} ${{link#*:}}; done
          chmod 755 usr/bin/busybox usr/bin/bootward"
     );
-    let busybox = prepared("busybox-arm64")?;
-    run(Command::new("sh").args(["-c", &script, "sh"]).args([&tree, &busybox, &binary(Machine::Arm64)?]))?;
+    let busybox = match machine {
+        Machine::Arm64 => prepared("busybox-arm64")?,
+        // The laboratory's own machine is one, and has it from busybox-static.
+        Machine::Amd64 => PathBuf::from("/bin/busybox"),
+    };
+    run(Command::new("sh").args(["-c", &script, "sh"]).args([&tree, &busybox, &binary(machine)?]))?;
     write(&tree.join("usr/sbin/init"), INIT)?;
     run(Command::new("chmod").arg("755").arg(tree.join("usr/sbin/init")))?;
     let release = format!("ID=lab\nNAME=Lab\nVERSION={version}\nPRETTY_NAME=\"Lab {version}\"\n");
@@ -195,7 +203,10 @@ pub fn filesystem(from: &Path, image: &Path, megabytes: u32) -> Outcome<()> {
 }
 
 /// The kernel command line of the first boot entry: what a bootloader without troubles would pass.
-fn boot_options(sysroot: &Path) -> Outcome<String> {
+///
+/// # Errors
+/// When there is none.
+pub fn boot_options(sysroot: &Path) -> Outcome<String> {
     let dir = sysroot.join("boot/loader/entries");
     let mut best: Option<(u32, String)> = None;
     let listed = std::fs::read_dir(&dir).map_err(|e| Fault::file("read", &dir, &e))?;

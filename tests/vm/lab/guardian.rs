@@ -81,6 +81,20 @@ pub fn initramfs(machine: Machine) -> Outcome<PathBuf> {
 /// # Errors
 /// When it does not build.
 pub fn initramfs_with(machine: Machine, name: &str, modules: &[&str], config: &str) -> Outcome<PathBuf> {
+    initramfs_and(machine, name, modules, config, &[])
+}
+
+/// The same, with more options for the builder.
+///
+/// # Errors
+/// When it does not build.
+pub fn initramfs_and(
+    machine: Machine,
+    name: &str,
+    modules: &[&str],
+    config: &str,
+    more: &[String],
+) -> Outcome<PathBuf> {
     let arch = match machine {
         Machine::Arm64 => "aarch64",
         Machine::Amd64 => "x86_64",
@@ -97,7 +111,7 @@ pub fn initramfs_with(machine: Machine, name: &str, modules: &[&str], config: &s
     builder.args(["run", "--quiet", "--features", "builder", "--bin", "bootward-initramfs", "--"]);
     builder.args(["--arch", arch, "--release", &kernel.release, "--compress", "gzip"]);
     builder.arg("--binary").arg(binary).arg("--kernel-tree").arg(&kernel.tree);
-    builder.arg("--config").arg(file).arg("--fw-env-config").arg(env).arg("--output").arg(&output);
+    builder.arg("--config").arg(file).arg("--fw-env-config").arg(env).arg("--output").arg(&output).args(more);
     run(&mut builder)?;
     Ok(output)
 }

@@ -17,6 +17,7 @@ pub mod guardian;
 pub mod hardware;
 pub mod scenes;
 pub mod tools;
+pub mod verity;
 pub mod vm;
 
 pub use fault::{Fault, Outcome};

@@ -1,0 +1,321 @@
+//! Signed composefs images on a file system with fs-verity: the one that was signed boots, and no other.
+//!
+//! The sysroot is made by Debian 14's ostree with images that have the objects' digests, and the commits are signed
+//! by openssl. fs-verity cannot be enabled on this machine: the system itself does it, in a first boot without
+//! composefs. After that each scene changes a copy of the disk with debugfs, as nobody could from within.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gvariant::{Marker, SerializeTo, Variant, VariantWrap, gv};
+
+use super::fixture::{LABEL, STATEROOT, boot_options, small_tree};
+use super::guardian::{MODULES, initramfs, initramfs_and, kernel};
+use super::scenes::{ANSWER, BOOT};
+use super::tools::{as_root, empty_dir, lab, run, write};
+use super::vm::{Machine, Setup, Vm};
+use super::{Fault, Outcome};
+
+/// Seconds until every object has its digest.
+const SEAL: u64 = 120;
+/// Where each scene looks for `large`, a file that is not within the image.
+const LARGE: &str = "usr/lib/large";
+
+struct Scene {
+    name: &'static str,
+    /// Commands for debugfs; `{image}`, `{meta}` and `{old}` are the newest deployment's image, the detached metadata
+    /// of its commit and the other deployment's image.
+    damage: &'static str,
+    /// Flip a byte of the newest deployment's `large`.
+    flip: bool,
+    /// Added to the command line.
+    argument: &'static str,
+    /// The version that boots; 0: recovery.
+    boots: u32,
+    /// What must be said.
+    said: &'static str,
+}
+
+const fn scene(name: &'static str, damage: &'static str, boots: u32, said: &'static str) -> Scene {
+    Scene { name, damage, flip: false, argument: "", boots, said }
+}
+
+const SCENES: [Scene; 7] = [
+    scene("verity-good", "", 2, "handing over"),
+    scene(
+        "verity-image-unsealed",
+        "dump {image} {copy}\nrm {image}\nwrite {copy} {image}",
+        1,
+        "fs-verity is not enabled",
+    ),
+    scene("verity-another-image", "rm {image}\nln {old} {image}", 1, "not the one that was signed"),
+    scene("verity-image-gone", "rm {image}", 1, "no composefs image"),
+    scene("verity-unsigned", "rm {meta}", 1, "its commit is not signed"),
+    Scene { flip: true, ..scene("verity-flipped-byte", "", 2, "handing over") },
+    Scene {
+        argument: " ostree.prepare-root.composefs=no",
+        ..scene("verity-weakened", "", 0, "would switch off the verification")
+    },
+];
+
+/// A sealed disk.
+struct Sealed {
+    disk: PathBuf,
+    options: String,
+    initramfs: PathBuf,
+    /// The deployments, version 2 first.
+    deployments: [String; 2],
+}
+
+/// Plays all of it.
+///
+/// # Errors
+/// The first thing that is not as it must be.
+pub fn play() -> Outcome<Vec<String>> {
+    let sealed = seal()?;
+    SCENES.iter().map(|scene| scene.play(&sealed)).collect()
+}
+
+fn machine(name: &str, initramfs: &Path, options: String, disk: PathBuf) -> Outcome<Setup> {
+    Ok(Setup {
+        name: name.into(),
+        machine: Machine::Amd64,
+        memory: 512,
+        kernel: kernel(Machine::Amd64)?.image,
+        initramfs: initramfs.into(),
+        command_line: options,
+        disks: vec![disk],
+        extra: Vec::new(),
+        live: false,
+    })
+}
+
+fn seal() -> Outcome<Sealed> {
+    let dir = empty_dir("verity")?;
+    let oracle = oracle()?;
+    let sysroot = sysroot(&dir, &oracle)?;
+    let options = boot_options(&sysroot)?;
+    let deployments = deployments(&sysroot)?;
+    let strict = protected(&dir, &sysroot, &deployments)?;
+    let disk = dir.join("root.img");
+    let mut mke2fs = as_root("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-b", "4096", "-O", "verity", "-L", LABEL, "-E", "lazy_itable_init=0"]);
+    run(mke2fs.arg("-d").arg(&sysroot).arg(&disk).arg("160M"))?;
+    run(as_root("chmod").arg("666").arg(&disk))?;
+    let mut vm =
+        machine("verity-seal", &initramfs(Machine::Amd64)?, options.clone(), disk.clone())?.start()?;
+    vm.expect("[os] up: 2", BOOT)?;
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("mount -o remount,rw /sysroot; cd /sysroot/ostree; busybox find repo/objects -type f -name '*.file' >/run/l")?;
+    vm.type_line("ls -d deploy/*/deploy/*.?/.ostree.cfs >>/run/l; while read f; do fsverity enable $f || echo bad-$f; done </run/l")?;
+    vm.type_line("sync; echo sealed-$((1+1)) $(cat /run/l | busybox wc -l)")?;
+    let enabled = vm.expect("sealed-2", SEAL)?;
+    if enabled.lines().any(|line| line.starts_with("bad-")) {
+        return Err(vm.failure("fs-verity cannot be enabled"));
+    }
+    end(&mut vm)?;
+    // It ended without unmounting: the journal is replayed before debugfs looks at the blocks.
+    let checked =
+        as_root("sh").args(["-c", "e2fsck -fy \"$1\" >&2 || [ $? -le 1 ]", "sh"]).arg(&disk).status();
+    if !checked.is_ok_and(|status| status.success()) {
+        return Err(Fault::new("e2fsck cannot make the sealed disk whole"));
+    }
+    Ok(Sealed { disk, options, initramfs: strict, deployments })
+}
+
+fn end(vm: &mut Vm) -> Outcome<()> {
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)
+}
+
+/// Debian 14's tools, unpacked as for the tests of `prepare-root`.
+fn oracle() -> Outcome<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/prepare-oracle.sh");
+    run(as_root(script).arg("forky").arg(lab()))?;
+    Ok(lab().join("prepare-oracle-forky"))
+}
+
+/// Its `ostree`, with its own libraries.
+fn ostree(oracle: &Path) -> Command {
+    let mut command = as_root(oracle.join("usr/lib64/ld-linux-x86-64.so.2"));
+    command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments");
+    command
+        .arg("--library-path")
+        .arg(oracle.join("usr/lib/x86_64-linux-gnu"))
+        .arg(oracle.join("usr/bin/ostree"));
+    command
+}
+
+fn sysroot(dir: &Path, oracle: &Path) -> Outcome<PathBuf> {
+    let sysroot = dir.join("sysroot");
+    let repo = format!("--repo={}", sysroot.join("ostree/repo").display());
+    let at = format!("--sysroot={}", sysroot.display());
+    run(Command::new("mkdir").arg(&sysroot))?;
+    run(ostree(oracle).args(["admin", "init-fs"]).arg(&sysroot))?;
+    run(ostree(oracle).args(["admin", "os-init", STATEROOT, &at]))?;
+    for (key, value) in
+        [("sysroot.bootloader", "none"), ("sysroot.readonly", "true"), ("ex-integrity.composefs", "yes")]
+    {
+        run(ostree(oracle).args([&repo, "config", "set", key, value]))?;
+    }
+    let kernel = kernel(Machine::Amd64)?;
+    for version in ["1", "2"] {
+        let tree = small_tree(&format!("verity-tree-{version}"), version, &kernel, Machine::Amd64)?;
+        // By the configuration in the tree the image has the objects' digests, as the signed one must.
+        write(&tree.join("usr/lib/ostree/prepare-root.conf"), "[composefs]\nenabled=signed\n")?;
+        write(&tree.join(LARGE), format!("version {version}\n").repeat(10_000))?;
+        let script = "set -e; cd \"$1\"; ln -s usr/lib64 lib64; mkdir -p usr/lib64 usr/lib/x86_64-linux-gnu
+            cp \"$2\"/usr/bin/fsverity usr/bin; cp \"$2\"/usr/lib64/ld-linux-x86-64.so.2 usr/lib64
+            for l in fsverity crypto z zstd c; do cp \"$2\"/usr/lib/x86_64-linux-gnu/lib$l.so.* usr/lib/x86_64-linux-gnu; done";
+        run(Command::new("sh").args(["-c", script, "sh"]).args([&tree, oracle]))?;
+        let mut commit = ostree(oracle);
+        commit.args([&repo, "commit", "--branch=lab", "--no-xattrs", "--generate-composefs-metadata"]);
+        commit.args(["--subject", version, &format!("--timestamp=2026-01-0{version} 00:00:00Z")]);
+        run(commit.arg(format!("--tree=dir={}", tree.display())))?;
+        let root = format!("--karg=root=LABEL={LABEL}");
+        let mut deploy = ostree(oracle);
+        deploy.args(["admin", "deploy", "--os", STATEROOT, &at, "--karg=console=ttyS0", &root]);
+        run(deploy.args(["--karg=rw", "--karg=panic=-1", "lab"]))?;
+    }
+    Ok(sysroot)
+}
+
+/// The names of the deployments' directories, version 2 first.
+fn deployments(sysroot: &Path) -> Outcome<[String; 2]> {
+    let script = "cd \"$1\"/ostree/deploy/*/deploy; for v in 2 1; do f=$(grep -lx $v *.?/usr/etc/version); echo ${f%%/*}; done";
+    let names = run(Command::new("sh").args(["-c", script, "sh"]).arg(sysroot))?;
+    let names: Vec<String> = names.lines().map(String::from).collect();
+    names.try_into().map_err(|_| Fault::new("there are not two deployments"))
+}
+
+struct Signatures(Vec<u8>);
+
+impl SerializeTo<Variant> for &Signatures {
+    fn serialize(self, f: &mut impl std::io::Write) -> std::io::Result<usize> {
+        VariantWrap(gv!("aay"), [self.0.as_slice()].iter().copied()).serialize(f)
+    }
+}
+
+/// Signs both commits, and makes an initramfs that takes nothing else.
+fn protected(dir: &Path, sysroot: &Path, deployments: &[String; 2]) -> Outcome<PathBuf> {
+    let script = "set -e; openssl genpkey -algorithm ed25519 -out \"$1/key.pem\"
+        openssl pkey -in \"$1/key.pem\" -pubout -outform DER | tail -c 32 | openssl base64 -A >\"$1/key\"";
+    run(Command::new("sh").args(["-c", script, "sh"]).arg(dir))?;
+    for name in deployments {
+        let object = sysroot.join("ostree/repo/objects").join(object(name)?);
+        let mut openssl = as_root("openssl");
+        openssl.args(["pkeyutl", "-sign", "-rawin", "-inkey"]).arg(dir.join("key.pem"));
+        let signature = dir.join("signature");
+        run(openssl.arg("-in").arg(object.with_extension("commit")).arg("-out").arg(&signature))?;
+        let signature = std::fs::read(&signature).map_err(|e| Fault::file("read", &signature, &e))?;
+        let metadata =
+            gv!("a{sv}").serialize_to_vec([("ostree.sign.ed25519", &Signatures(signature))].iter());
+        write(&dir.join("meta"), metadata)?;
+        run(as_root("cp").arg(dir.join("meta")).arg(object.with_extension("commitmeta")))?;
+    }
+    let config = dir.join("prepare-root.conf");
+    write(&config, "[composefs]\nenabled=signed\nkeypath=/etc/lab.key\n")?;
+    let mut modules = MODULES.to_vec();
+    modules.extend(["erofs", "overlay", "loop"]);
+    let more = [
+        "--prepare-root-conf".into(),
+        config.display().to_string(),
+        "--add".into(),
+        format!("{}:/etc/lab.key", dir.join("key").display()),
+    ];
+    initramfs_and(Machine::Amd64, "x86_64-signed", &modules, "[root]\ntimeout = 20\n", &more)
+}
+
+/// Where a deployment's commit is among the objects, without an extension.
+fn object(deployment: &str) -> Outcome<PathBuf> {
+    let commit = deployment.split('.').next().and_then(|commit| commit.split_at_checked(2));
+    commit
+        .map(|(a, b)| Path::new(a).join(b))
+        .ok_or_else(|| Fault::new("a deployment has no commit in its name"))
+}
+
+impl Scene {
+    fn play(&self, sealed: &Sealed) -> Outcome<String> {
+        let disk = empty_dir(self.name)?.join("root.img");
+        run(Command::new("cp").arg("--sparse=always").arg(&sealed.disk).arg(&disk))?;
+        self.harm(sealed, &disk)?;
+        let options = format!("{}{}", sealed.options, self.argument);
+        let mut vm = machine(self.name, &sealed.initramfs, options, disk)?.start()?;
+        if self.boots == 0 {
+            vm.expect("bootward: recovery: ", BOOT)?;
+            vm.expect("bootward> ", ANSWER)?;
+        } else {
+            let up = vm.expect_line("[os] up: ", BOOT)?;
+            if up != self.boots.to_string() {
+                return Err(
+                    vm.failure(&format!("{}: version {up} came up and not {}", self.name, self.boots))
+                );
+            }
+            vm.expect("lab# ", ANSWER)?;
+        }
+        let said = vm.transcript().to_string();
+        if !said.lines().any(|line| line.contains("bootward: ") && line.contains(self.said)) {
+            return Err(vm.failure(&format!("{}: nothing was said of '{}'", self.name, self.said)));
+        }
+        if self.boots > 0 {
+            self.look_around(&mut vm)?;
+        }
+        Ok(format!("{}: {}", self.name, self.said))
+    }
+
+    fn look_around(&self, vm: &mut Vm) -> Outcome<()> {
+        vm.type_line("cat /proc/self/mountinfo; echo mounts-$((1+1))")?;
+        let mounts = vm.expect("mounts-2", ANSWER)?;
+        let root =
+            mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default().to_string();
+        if !root.contains(" - overlay composefs ")
+            || !root.contains("verity=require")
+            || !root.contains(" / / ro")
+        {
+            return Err(vm.failure(&format!("{}: this is no verified root: {root}", self.name)));
+        }
+        vm.type_line(&format!("cat /{LARGE} >/run/read && echo whole-$((1+1)) || echo damaged-$((1+1))"))?;
+        vm.expect(if self.flip { "damaged-2" } else { "whole-2" }, ANSWER)?;
+        vm.type_line("cat /run/ostree-booted | busybox strings; readlink /run/systemd/volatile-root; echo booted-$((1+1))")?;
+        let booted = vm.expect("booted-2", ANSWER)?;
+        for key in ["composefs.signed", "/etc/lab.key", "composefs.verity", "/dev/block/"] {
+            if !booted.contains(key) {
+                return Err(vm.failure(&format!("{}: nothing of {key} in /run", self.name)));
+            }
+        }
+        vm.type_line("bootward status | grep '^[*] '; echo status-$((1+1))")?;
+        let status = vm.expect("status-2", ANSWER)?;
+        if !status.lines().any(|line| line.starts_with("* ")) {
+            return Err(vm.failure("bootward status does not mark the booted deployment"));
+        }
+        end(vm)
+    }
+
+    fn harm(&self, sealed: &Sealed, disk: &Path) -> Outcome<()> {
+        let [new, old] = &sealed.deployments;
+        let place = |name: &str| format!("/ostree/deploy/{STATEROOT}/deploy/{name}");
+        let debugfs = |write: bool, command: &str| {
+            let mut debugfs = as_root("debugfs");
+            debugfs.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").args(if write { &["-w"][..] } else { &[] });
+            run(debugfs.arg("-R").arg(command).arg(disk))
+        };
+        for command in self.damage.lines() {
+            let command = command
+                .replace("{image}", &format!("{}/.ostree.cfs", place(new)))
+                .replace("{old}", &format!("{}/.ostree.cfs", place(old)))
+                .replace("{copy}", &disk.with_file_name("copy").display().to_string())
+                .replace("{meta}", &format!("/ostree/repo/objects/{}.commitmeta", object(new)?.display()));
+            debugfs(true, &command)?;
+        }
+        if !self.flip {
+            return Ok(());
+        }
+        let blocks = debugfs(false, &format!("blocks {}/{LARGE}", place(new)))?;
+        let first: Option<u64> = blocks.split_whitespace().next().and_then(|block| block.parse().ok());
+        let first = first.ok_or_else(|| Fault::new(format!("{LARGE} has no blocks: {blocks}")))?;
+        let script = "printf X | dd of=\"$1\" bs=1 seek=\"$2\" conv=notrunc status=none";
+        run(Command::new("sh").args(["-c", script, "sh"]).arg(disk).arg((first * 4096 + 100).to_string()))
+            .map(|_| ())
+    }
+}
