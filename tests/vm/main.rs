@@ -116,6 +116,11 @@ fn only_the_composefs_image_that_was_signed_boots() {
 }
 
 #[test]
+fn composefs_on_an_old_kernel() {
+    happens(lab::verity::old_kernel());
+}
+
+#[test]
 fn debian() {
     let report = match lab::debian::boot() {
         Ok(report) => report,
