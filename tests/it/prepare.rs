@@ -240,6 +240,22 @@ fn equals_debian_14_on_btrfs() {
     assert!(root.is_some_and(|m| m.starts_with("/sysroot composefs / ")), "{root:?}");
 }
 
+/// Every difference of the table is in the document, and so is the number of configurations.
+#[test]
+fn the_document_lists_every_difference() {
+    let document =
+        include_str!("../../initramfs/prepare-root.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    for (_, difference) in CASES.iter().flat_map(|case| case.differs) {
+        let (Difference::OracleRefuses(why) | Difference::WeRefuse(why) | Difference::Text(_, _, why)) =
+            difference;
+        assert!(document.contains(why), "{why}");
+    }
+    let count = |suite| CASES.iter().filter(|case| case.suites.contains(&suite)).count();
+    let counts = [Suite::Forky, Suite::Trixie, Suite::Bookworm].map(count);
+    let said = format!("{} with 2026.4, {} with 2025.2, {} with 2022.7", counts[0], counts[1], counts[2]);
+    assert!(document.contains(&said), "{said}");
+}
+
 fn equals(suite: Suite) {
     let cases: Vec<&Case> = CASES.iter().filter(|case| case.suites.contains(&suite)).collect();
     let next = std::sync::atomic::AtomicUsize::new(0);

@@ -1,4 +1,5 @@
-//! The configurations that ours and libostree's tools are given, and where the results differ on purpose.
+//! The configurations that ours and libostree's tools are given, and where the results differ on purpose. Each reason
+//! is in initramfs/prepare-root.md too.
 
 use super::Suite::{self, Bookworm, Forky, Trixie};
 
@@ -45,13 +46,13 @@ const fn but(differs: &'static [(Suite, Difference)], case: Case) -> Case {
     Case { differs, ..case }
 }
 
-/// v2025.4 and later, which ours follows, so that a soft reboot gets a directory of its own.
+/// v2025.3 and later, which ours follows, so that a soft reboot gets a directory of its own.
 const TRANSIENT_ETC: &[(Suite, Difference)] = &[
-    (Trixie, Text("transient-etc.XXXXXX", "transient-etc", "named at random since")),
-    (Trixie, Text("lowerdir=/sysroot.tmp/usr/etc", "lowerdir=usr/etc", "an absolute path since")),
+    (Trixie, Text("transient-etc.XXXXXX", "transient-etc", "named at random since v2025.3")),
+    (Trixie, Text("lowerdir=/sysroot.tmp/usr/etc", "lowerdir=usr/etc", "an absolute path since v2025.3")),
 ];
 const HOTFIX: &[(Suite, Difference)] =
-    &[(Bookworm, Text("lowerdir=/sysroot.tmp/usr", "lowerdir=usr", "an absolute path since v2023.6"))];
+    &[(Bookworm, Text("lowerdir=/sysroot.tmp/usr", "lowerdir=usr", "an absolute path since v2023.4"))];
 const WEAKENED: &[(Suite, Difference)] = &[
     (Trixie, WeRefuse("an argument must not weaken a verification")),
     (Forky, WeRefuse("an argument must not weaken a verification")),
