@@ -56,7 +56,7 @@ size: ## both feature sets, both architectures, against tests/size-budget
 fuzz-short: ## a short run of every fuzz target
 	@BOOTWARD_FUZZ_SEED=1 tests/fuzz/run
 
-power: ## power cuts: one whole update, and part of its reorderings, tears and faults
+power: ## power cuts: one whole update, and part of its reorderings and tears
 	cargo test --test power
 
 power-all: ## power cuts: every update in every state; half an hour
