@@ -161,7 +161,7 @@ pub fn load_all<'a>(directory: &std::path::Path, wanted: impl IntoIterator<Item 
 fn load_one(path: &std::path::Path, parameters: &str) -> nix::Result<()> {
     use nix::errno::Errno;
     use nix::kmod::{ModuleInitFlags, finit_module};
-    let file = std::fs::File::open(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    let file = std::fs::File::open(path).map_err(|e| crate::sys::errno(&e))?;
     let parameters = std::ffi::CString::new(parameters).map_err(|_| Errno::EINVAL)?;
     let compressed = path.extension().is_some_and(|e| e != "ko");
     // MODULE_INIT_COMPRESSED_FILE of linux/module.h (5.17), which nix does not name.

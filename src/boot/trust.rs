@@ -56,9 +56,8 @@ pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(),
             "it cannot be verified: this build has no verification; use one with the feature 'verify'".into(),
         );
     }
-    let unclear = || Fault::Keys(CONFIG.into(), KeysFault::Unclear).to_string();
     if boot.config.verify_unclear {
-        return Err(unclear());
+        return Err(Fault::Keys(CONFIG.into(), KeysFault::Unclear).to_string());
     }
     let keys = keys(boot.config.verify_keys.as_str()).map_err(|fault| fault.to_string())?;
     let opened = |path: &str| Beneath::open(Path::new(path)).map_err(|e| format!("{path}: {}", e.desc()));

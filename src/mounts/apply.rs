@@ -1,6 +1,5 @@
 //! Carries a mount plan out, and takes it back.
 
-use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
@@ -16,7 +15,7 @@ use nix::unistd::{chdir, mkdir, symlinkat, unlink};
 
 use crate::mounts::composefs::{self, ComposefsError};
 use crate::mounts::plan::{Plan, RUN_ROOT, Step};
-use crate::sys::{mount as tree, tree::clear};
+use crate::sys::{c_string, errno, mount as tree, tree::clear};
 
 const NOTHING: Option<&str> = None;
 
@@ -132,7 +131,7 @@ fn carry_out(step: &Step, done: &mut Vec<Undo>) -> Result<(), Cause> {
             made => {
                 made?;
                 done.push(Undo::RemoveDirectory(path.clone()));
-                fs::set_permissions(path, Permissions::from_mode(*mode)).map_err(errno)?;
+                fs::set_permissions(path, Permissions::from_mode(*mode)).map_err(|e| errno(&e))?;
             }
         },
         Step::Private => mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?,
@@ -173,7 +172,7 @@ fn carry_out(step: &Step, done: &mut Vec<Undo>) -> Result<(), Cause> {
             mount(NOTHING, path.as_str(), NOTHING, MsFlags::MS_SHARED, NOTHING)?;
         }
         Step::Write { path, data } => {
-            replace(path, data).map_err(errno)?;
+            replace(path, data).map_err(|e| errno(&e))?;
             done.push(Undo::Delete(path.clone()));
         }
         Step::Move { from, to } => {
@@ -181,7 +180,7 @@ fn carry_out(step: &Step, done: &mut Vec<Undo>) -> Result<(), Cause> {
             done.push(Undo::Move { from: to.clone(), to: from.clone() });
         }
         Step::RemoveDirectory { path } => {
-            fs::remove_dir(path).map_err(errno)?;
+            fs::remove_dir(path).map_err(|e| errno(&e))?;
             done.push(Undo::Directory(path.clone()));
         }
     }
@@ -226,7 +225,7 @@ fn take_back(undo: Undo) -> (&'static str, String, nix::Result<()>) {
             if path.starts_with("/run/ostree/transient-etc.") || path.starts_with(RUN_ROOT) {
                 let _ = fs::File::open(&path).map(clear);
             }
-            let result = fs::remove_dir(&path).map_err(errno);
+            let result = fs::remove_dir(&path).map_err(|e| errno(&e));
             ("rmdir", path, result)
         }
         Undo::Directory(path) => {
@@ -256,12 +255,4 @@ fn replace(path: &str, data: &[u8]) -> std::io::Result<()> {
     write().inspect_err(|_| {
         let _ = fs::remove_file(&scratch);
     })
-}
-
-fn c_string(path: &str) -> nix::Result<CString> {
-    CString::new(path).map_err(|_| Errno::EINVAL)
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
 }

@@ -5,7 +5,7 @@
 //! the file where the kernel can (Linux 6.12), else through a loop device; the overlay with data-only layers where
 //! the kernel has them (Linux 6.7, with the older option since 6.5), else with the objects as a plain layer.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -17,9 +17,9 @@ use nix::libc::O_NONBLOCK;
 use nix::mount::{MsFlags, mount};
 
 use crate::mounts::plan::Overlay;
-use crate::sys::loop_device;
 use crate::sys::mount::NewFs;
 use crate::sys::verity::{self, VerityError};
+use crate::sys::{c_string, errno, loop_device};
 
 /// The first bytes of an image: `LCFS_EROFS_MAGIC` of lcfs-erofs.h.
 const MAGIC: u32 = 0xd078_629a;
@@ -209,12 +209,4 @@ fn escaped(path: &str) -> String {
         text.push(c);
     }
     text
-}
-
-fn c_string(text: &str) -> nix::Result<CString> {
-    CString::new(text).map_err(|_| Errno::EINVAL)
-}
-
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::ostree::commit::{COMPOSEFS_DIGEST, CommitError, IMAGE_CONFIG};
-use crate::ostree::object::{self, COMMITMETA_MAX, Kind, OBJECT_MAX};
-use crate::ostree::sign::{KEYS_MAX, KeysError, SignError};
-use crate::ostree::{Checksum, Commit, Keys};
+use crate::ostree::object::{self, Kind};
+use crate::ostree::read::{self, KeyFileError, ObjectError};
+use crate::ostree::sign::SignError;
+use crate::ostree::{Checksum, Commit};
 use crate::sys::beneath::Beneath;
 
 /// Why no image is believed.
@@ -20,10 +21,8 @@ use crate::sys::beneath::Beneath;
 pub enum SignedError {
     /// This build has no verification.
     Unable,
-    /// The file with the keys cannot be read.
-    KeysUnread(PathBuf, Errno),
-    /// The file with the keys holds something else.
-    Keys(PathBuf, KeysError),
+    /// The file with the keys is of no use.
+    Keys(PathBuf, KeyFileError),
     /// The deployment's directory is not named after a commit.
     Name(String),
     /// An object cannot be read.
@@ -44,8 +43,12 @@ impl fmt::Display for SignedError {
             Self::Unable => f.write_str(
                 "signed composefs: this build has no verification; use one with the feature 'verify'",
             ),
-            Self::KeysUnread(path, errno) => write!(f, "keys in {}: {}", path.display(), errno.desc()),
-            Self::Keys(path, error) => write!(f, "keys in {}: {error}", path.display()),
+            Self::Keys(path, KeyFileError::Unreadable(errno)) => {
+                write!(f, "keys in {}: {}", path.display(), errno.desc())
+            }
+            Self::Keys(path, KeyFileError::Content(error)) => {
+                write!(f, "keys in {}: {error}", path.display())
+            }
             Self::Name(name) => {
                 write!(f, "'{name}' is not named after a commit, so that nothing can be verified")
             }
@@ -75,7 +78,8 @@ pub fn digest(
     if !cfg!(feature = "verify") {
         return Err(SignedError::Unable);
     }
-    let keys = keys(&initramfs.join(keypath.trim_start_matches('/')))?;
+    let path = initramfs.join(keypath.trim_start_matches('/'));
+    let keys = read::keys(&path).map_err(|error| SignedError::Keys(path, error))?;
     let name = deployment.rsplit('/').next().unwrap_or_default();
     let checksum = name.split('.').next().and_then(Checksum::parse);
     let checksum = checksum.ok_or_else(|| SignedError::Name(name.into()))?;
@@ -110,25 +114,14 @@ fn based_on(tree: &Beneath, checksum: Checksum, data: &[u8]) -> Result<Option<Ba
     Ok(metadata.map(|metadata| (base, data, Some(metadata))))
 }
 
-fn keys(path: &Path) -> Result<Keys, SignedError> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    let read = std::fs::File::open(path).and_then(|f| f.take(KEYS_MAX as u64 + 1).read_to_end(&mut text));
-    let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO));
-    read.map_err(|e| SignedError::KeysUnread(path.into(), errno(e)))?;
-    Keys::parse(&text).map_err(|error| SignedError::Keys(path.into(), error))
-}
-
 fn commit(tree: &Beneath, checksum: Checksum) -> Result<Vec<u8>, SignedError> {
-    let path = object::path(&checksum, Kind::Commit);
-    let data = tree.read(&path, OBJECT_MAX).map_err(|errno| SignedError::Object(path, errno))?;
-    if Checksum::of(&data) == checksum { Ok(data) } else { Err(SignedError::Other(checksum)) }
+    read::object(tree, &checksum, Kind::Commit).map_err(|error| match error {
+        ObjectError::Unreadable(errno) => SignedError::Object(object::path(&checksum, Kind::Commit), errno),
+        ObjectError::Changed => SignedError::Other(checksum),
+    })
 }
 
 fn metadata(tree: &Beneath, checksum: Checksum) -> Result<Option<Vec<u8>>, SignedError> {
-    let path = object::path(&checksum, Kind::CommitMeta);
-    match tree.read(&path, COMMITMETA_MAX) {
-        Err(Errno::ENOENT) => Ok(None),
-        read => read.map(Some).map_err(|errno| SignedError::Object(path, errno)),
-    }
+    let failed = |errno| SignedError::Object(object::path(&checksum, Kind::CommitMeta), errno);
+    read::commitmeta(tree, &checksum).map_err(failed)
 }

@@ -6,6 +6,7 @@
 //!   commit    a commit: its metadata, its parent, the root of its tree
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
+//!   read      objects and keys as files, of the std ring
 //!   verify    is a deployment what its commit says?
 //! ```
 //!
@@ -16,6 +17,8 @@
 
 pub mod commit;
 pub mod object;
+#[cfg(not(target_os = "none"))]
+pub mod read;
 pub mod sign;
 pub mod tree;
 pub mod variant;

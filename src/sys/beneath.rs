@@ -105,7 +105,7 @@ impl Beneath {
         }
         let mut content = Vec::new();
         let mut file = self.file(path)?.take(limit as u64 + 1);
-        file.read_to_end(&mut content).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+        file.read_to_end(&mut content).map_err(|e| super::errno(&e))?;
         if content.len() > limit { Err(Errno::EFBIG) } else { Ok(content) }
     }
 

@@ -4,7 +4,6 @@
 #![expect(unsafe_code, reason = "ioctl; the kernel reads a structure of the size that it expects")]
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
@@ -49,7 +48,7 @@ nix::ioctl_write_ptr_bad!(
 pub fn attach(file: &impl AsFd) -> nix::Result<(PathBuf, File)> {
     let open = |path: &str| {
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        opened.map_err(|e: io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO)))
+        opened.map_err(|e| super::errno(&e))
     };
     let control = open("/dev/loop-control")?;
     let mut last = Errno::EBUSY;

@@ -114,7 +114,7 @@ fn runnable(root: &Beneath, path: &str, machine: Machine) -> Result<Option<Strin
         match file.read_at(rest, length as u64) {
             Ok(0) => break,
             Ok(count) => length += count,
-            Err(e) => return Err(unreadable(Errno::from_raw(e.raw_os_error().unwrap_or(0)))),
+            Err(e) => return Err(unreadable(crate::sys::errno(&e))),
         }
     }
     match Program::of(start.get(..length).unwrap_or(&[])) {

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ostree::object::Checksum;
 use crate::ostree::tree::Meta;
+use crate::sys::errno;
 use crate::sys::walk::attributes;
 
 use super::run::{Over, State};
@@ -214,7 +215,7 @@ pub(super) fn read(file: &mut File, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         match file.read(buffer) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))),
+            other => return other.map_err(|e| errno(&e)),
         }
     }
 }

@@ -6,7 +6,8 @@ use nix::errno::Errno;
 
 use crate::ostree::commit::CommitError;
 use crate::ostree::object::{Checksum, Kind};
-use crate::ostree::sign::{KeysError, SignError};
+use crate::ostree::read::KeyFileError;
+use crate::ostree::sign::SignError;
 use crate::ostree::tree::TreeError;
 
 /// One thing that is wrong, and where.
@@ -39,10 +40,8 @@ pub enum Fault {
 /// Why there are no keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeysFault {
-    /// Their file cannot be read.
-    Unreadable(Errno),
-    /// Their file has no keys, or something else.
-    Content(KeysError),
+    /// Their file is of no use.
+    File(KeyFileError),
     /// The configuration does not say for certain which file it is.
     Unclear,
 }
@@ -85,10 +84,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Name => f.write_str("its directory does not bear the name of a commit"),
-            Fault::Keys(path, KeysFault::Unreadable(errno)) => {
+            Fault::Keys(path, KeysFault::File(KeyFileError::Unreadable(errno))) => {
                 write!(f, "the trusted keys {path} cannot be read: {}", errno.desc())
             }
-            Fault::Keys(path, KeysFault::Content(error)) => {
+            Fault::Keys(path, KeysFault::File(KeyFileError::Content(error))) => {
                 write!(f, "the trusted keys {path} are of no use: {error}")
             }
             Fault::Keys(path, KeysFault::Unclear) => write!(f, "{path} does not say which keys are trusted"),

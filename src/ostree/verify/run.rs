@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
-use crate::ostree::object::{self, COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
-use crate::ostree::sign::{KEYS_MAX, Keys};
+use crate::ostree::object::{Checksum, Kind};
+use crate::ostree::read::{self, ObjectError};
+use crate::ostree::sign::Keys;
 use crate::ostree::{Commit, VerifiedCommit};
 use crate::sys::beneath::Beneath;
 
@@ -124,9 +123,9 @@ impl State<'_> {
 
     /// Reads an object that must hash to its name.
     pub(super) fn object(&mut self, name: &Checksum, kind: Kind) -> Result<Option<Vec<u8>>, Over> {
-        match self.check.sysroot.read(&object::path(name, kind), OBJECT_MAX) {
-            Err(errno) => self.fault(Fault::Object(*name, kind, errno))?,
-            Ok(data) if Checksum::of(&data) != *name => self.fault(Fault::ObjectChanged(*name, kind))?,
+        match read::object(self.check.sysroot, name, kind) {
+            Err(ObjectError::Unreadable(errno)) => self.fault(Fault::Object(*name, kind, errno))?,
+            Err(ObjectError::Changed) => self.fault(Fault::ObjectChanged(*name, kind))?,
             Ok(data) => return Ok(Some(data)),
         }
         Ok(None)
@@ -174,10 +173,8 @@ fn trusted(state: &mut State<'_>, signed_by: &mut Option<usize>) -> Result<Optio
             Err(error) => state.fault(Fault::Commit(error)).map(|()| None),
         };
     };
-    let place = object::path(&name, Kind::CommitMeta);
-    let metadata = match state.check.sysroot.read(&place, COMMITMETA_MAX) {
-        Ok(metadata) => Some(metadata),
-        Err(Errno::ENOENT) => None,
+    let metadata = match read::commitmeta(state.check.sysroot, &name) {
+        Ok(metadata) => metadata,
         Err(errno) => return state.fault(Fault::Object(name, Kind::CommitMeta, errno)).map(|()| None),
     };
     match keys.verify(data, metadata.as_deref()) {
@@ -194,14 +191,9 @@ fn trusted(state: &mut State<'_>, signed_by: &mut Option<usize>) -> Result<Optio
 /// # Errors
 /// When there is a path but no use in what it leads to.
 pub fn keys(path: &str) -> Result<Option<Keys>, Fault> {
-    use std::io::Read;
     if path.is_empty() {
         return Ok(None);
     }
-    let failed = |fault| Fault::Keys(path.into(), fault);
-    let mut text = Vec::new();
-    std::fs::File::open(Path::new(path))
-        .and_then(|file| file.take(KEYS_MAX as u64 + 1).read_to_end(&mut text))
-        .map_err(|e| failed(KeysFault::Unreadable(Errno::from_raw(e.raw_os_error().unwrap_or(0)))))?;
-    Keys::parse(&text).map(Some).map_err(|error| failed(KeysFault::Content(error)))
+    let failed = |error| Fault::Keys(path.into(), KeysFault::File(error));
+    read::keys(Path::new(path)).map(Some).map_err(failed)
 }
