@@ -26,6 +26,7 @@
 
 extern crate alloc;
 
+pub mod arrange;
 pub mod block;
 pub mod cmdline;
 pub mod config;

@@ -1,8 +1,12 @@
-//! The seam between what we keep on disk and the disk: a medium of bytes that can be flushed.
+//! The seams between what we keep on disk and the disk.
 //!
-//! The U-Boot environment and the boot ledger are both a handful of fixed places on a medium. Their logic
-//! is written against [`Medium`]; the device puts a file or a block device behind it, the tests a disk
-//! that loses power at every byte.
+//! The U-Boot environment and the boot ledger are both a handful of fixed places on a medium of bytes: [`Medium`].
+//! A change of the deployments is a sequence of operations on files: [`Files`]. The logic is written against these two;
+//! the device puts a disk behind them, the tests one that loses power at every byte and after every operation.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// A durable medium of a fixed length, addressed by byte.
 pub trait Medium {
@@ -34,4 +38,174 @@ pub trait Medium {
     /// # Errors
     /// When the device could not promise that; what was written must then be taken as lost.
     fn flush(&mut self) -> Result<(), Self::Error>;
+}
+
+/// The two directories that a change of the deployments writes to. They may be on one filesystem or on two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Volume {
+    /// The physical root, the directory with `ostree` in it.
+    Root,
+    /// The boot directory, which the bootloader reads.
+    Boot,
+}
+
+/// A place below one of the two: a relative path without `.` and `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct At {
+    /// Below which one.
+    pub volume: Volume,
+    /// The path from there.
+    pub path: String,
+}
+
+impl At {
+    /// A place below the physical root.
+    pub fn root(path: impl Into<String>) -> Self {
+        At { volume: Volume::Root, path: path.into() }
+    }
+
+    /// A place below the boot directory.
+    pub fn boot(path: impl Into<String>) -> Self {
+        At { volume: Volume::Boot, path: path.into() }
+    }
+
+    /// What is called `name` in this directory.
+    pub fn join(&self, name: &str) -> Self {
+        At { volume: self.volume, path: format!("{}/{name}", self.path) }
+    }
+
+    /// The same name with an ending: where something is made before it is renamed into place.
+    pub fn beside(&self, ending: &str) -> Self {
+        At { volume: self.volume, path: format!("{}{ending}", self.path) }
+    }
+}
+
+impl core::fmt::Display for At {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self.volume {
+            Volume::Root => "",
+            Volume::Boot => "boot/",
+        })?;
+        f.write_str(&self.path)
+    }
+}
+
+/// What a name in a directory stands for; links are not followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Node {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A device, a socket, a pipe.
+    Other,
+}
+
+/// The file operations that a change of the deployments is made of: each one is a point where the power may go.
+///
+/// On the device a filesystem is behind it, in the tests a model of one that forgets what was not synced.
+pub trait Files {
+    /// What can go wrong; carries path and errno on a real device.
+    type Error: core::fmt::Debug + core::fmt::Display;
+
+    /// What is there; `None` where nothing is.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn node(&mut self, at: &At) -> Result<Option<Node>, Self::Error>;
+
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// When it is no directory or cannot be read.
+    fn names(&mut self, at: &At) -> Result<Vec<String>, Self::Error>;
+
+    /// The content of a regular file as the medium holds it: what the page cache has is not asked where that can
+    /// be avoided.
+    ///
+    /// # Errors
+    /// When it is none, or longer than `limit` bytes.
+    fn read(&mut self, at: &At, limit: usize) -> Result<Vec<u8>, Self::Error>;
+
+    /// The text of a symbolic link.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn link_text(&mut self, at: &At) -> Result<String, Self::Error>;
+
+    /// Whether two regular files have the same content, read as [`Files::read`] does.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    fn same(&mut self, one: &At, other: &At) -> Result<bool, Self::Error>;
+
+    /// Makes a directory; one that is there already is success.
+    ///
+    /// # Errors
+    /// As mkdir(2).
+    fn make_directory(&mut self, at: &At, mode: u32) -> Result<(), Self::Error>;
+
+    /// Makes a new file; its content is durable when this returns, its name is not.
+    ///
+    /// # Errors
+    /// When something is there already, or the medium refuses.
+    fn create(&mut self, at: &At, content: &[u8], mode: u32) -> Result<(), Self::Error>;
+
+    /// Makes a second name for a file or, where that cannot be, a copy with its mode and owner, durable as
+    /// [`Files::create`] has it.
+    ///
+    /// # Errors
+    /// As [`Files::create`].
+    fn copy(&mut self, from: &At, to: &At) -> Result<(), Self::Error>;
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// When something is there already, or the medium refuses.
+    fn symlink(&mut self, at: &At, text: &str) -> Result<(), Self::Error>;
+
+    /// Renames within a filesystem, over what is there: the one step that happens wholly or not at all.
+    ///
+    /// # Errors
+    /// As rename(2).
+    fn rename(&mut self, from: &At, to: &At) -> Result<(), Self::Error>;
+
+    /// Removes what is no directory.
+    ///
+    /// # Errors
+    /// As unlink(2).
+    fn unlink(&mut self, at: &At) -> Result<(), Self::Error>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As rmdir(2).
+    fn remove_directory(&mut self, at: &At) -> Result<(), Self::Error>;
+
+    /// Takes the immutable flag off a directory, where it has one.
+    ///
+    /// # Errors
+    /// When the filesystem has such flags and does not let go of this one.
+    fn unlock(&mut self, at: &At) -> Result<(), Self::Error>;
+
+    /// Sets a directory's time of change to now: libostree watches `ostree/deploy`.
+    ///
+    /// # Errors
+    /// As utimensat(2).
+    fn touch(&mut self, at: &At) -> Result<(), Self::Error>;
+
+    /// Returns once everything written to the volume is durable: whoever replays its journal finds it.
+    ///
+    /// # Errors
+    /// When the medium did not promise that.
+    fn sync(&mut self, volume: Volume) -> Result<(), Self::Error>;
+
+    /// As [`Files::sync`], and in its final place, so that a reader that replays no journal finds it too (FIFREEZE and
+    /// FITHAW). `false` where the filesystem cannot do that; it is synced then.
+    ///
+    /// # Errors
+    /// When the medium did not promise that.
+    fn freeze(&mut self, volume: Volume) -> Result<bool, Self::Error>;
 }

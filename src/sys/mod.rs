@@ -2,6 +2,10 @@
 
 pub mod beneath;
 pub mod btrfs;
+pub mod files;
+pub mod flags;
+pub mod freeze;
+pub mod lock;
 pub mod loop_device;
 pub mod medium;
 pub mod mount;

@@ -69,7 +69,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn pairs(file: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+/// The keys and values of an entry, in the file's order.
+pub fn pairs(file: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     file.split(|&b| b == b'\n').filter_map(|line| {
         let line = core::str::from_utf8(line).ok()?.trim_end_matches('\r').trim_start();
         let (key, value) = line.split_once([' ', '\t'])?;

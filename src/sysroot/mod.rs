@@ -12,9 +12,9 @@ mod deployment;
 #[cfg(not(target_os = "none"))]
 pub mod init;
 #[cfg(not(target_os = "none"))]
-mod read;
+pub(crate) mod read;
 #[cfg(not(target_os = "none"))]
-mod target;
+pub(crate) mod target;
 
 pub use machine::Machine;
 

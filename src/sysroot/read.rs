@@ -207,7 +207,7 @@ fn blank(stateroot: String, commit: String, deploy_serial: u32) -> Deployment {
 }
 
 /// Every `ostree/deploy/OS/deploy/COMMIT.SERIAL` that is a directory.
-fn directories(tree: &Beneath, notes: &mut Vec<Note>) -> Vec<Directory> {
+pub(crate) fn directories(tree: &Beneath, notes: &mut Vec<Note>) -> Vec<Directory> {
     let mut found = Vec::new();
     let (stateroots, all) = tree.list("ostree/deploy", LIST_MAX).unwrap_or_default();
     if !all && !stateroots.is_empty() {

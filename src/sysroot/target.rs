@@ -10,12 +10,12 @@ use super::entry::{BootLink, deployment_name, is_stateroot};
 const TARGET_MAX: usize = 1024;
 
 /// Every directory that boot links may be in: what the loader names, and what that points to.
-pub(super) const LINK_DIRECTORIES: [&str; 6] =
+pub(crate) const LINK_DIRECTORIES: [&str; 6] =
     ["boot.0", "boot.1", "boot.0.0", "boot.0.1", "boot.1.0", "boot.1.1"];
 
 /// A deployment's directory as found on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     pub stateroot: String,
     pub commit: String,
     pub serial: u32,
@@ -27,7 +27,7 @@ pub(super) struct Directory {
 
 /// Where a target leads.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Resolved {
+pub(crate) enum Resolved {
     /// To the directory with this index.
     Directly(usize),
     /// Not by itself, but the same link elsewhere leads to the directory with this index.
@@ -72,7 +72,7 @@ pub enum Named {
 }
 
 /// Follows a target.
-pub(super) fn resolve(tree: &Beneath, directories: &[Directory], target: &str) -> Resolved {
+pub(crate) fn resolve(tree: &Beneath, directories: &[Directory], target: &str) -> Resolved {
     let climbs = target.split('/').any(|part| part == "..");
     if target.len() > TARGET_MAX || !target.trim_start_matches('/').starts_with("ostree/") || climbs {
         return Resolved::Nowhere(Lost::Illegal);

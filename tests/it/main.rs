@@ -1,6 +1,7 @@
 //! Integration tests: the real binary and library against the real tools.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod arrange;
 mod block;
 mod cli;
 mod docs;

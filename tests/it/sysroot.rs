@@ -22,7 +22,7 @@ fn ostree(args: &[&str]) -> String {
 }
 
 /// The smallest static programs: an ELF header, a program header that maps it, and one to change.
-fn program(machine: u16) -> Vec<u8> {
+pub fn program(machine: u16) -> Vec<u8> {
     let mut elf = vec![0u8; 176];
     elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     elf[16] = 2;
