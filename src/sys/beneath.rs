@@ -13,6 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
+/// So often at most is a path looked up again; each time takes microseconds, and a rename between two is rare.
+const PATIENCE: u32 = 10_000;
+
 /// An open directory that everything is resolved beneath.
 #[derive(Debug)]
 pub struct Beneath {
@@ -54,7 +57,8 @@ impl Beneath {
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         // An empty path is the root itself.
         let path = path.trim_start_matches('/');
-        openat2(self.root.as_fd(), if path.is_empty() { "." } else { path }, how)
+        let path = if path.is_empty() { "." } else { path };
+        persistently(|| openat2(self.root.as_fd(), path, how))
     }
 
     /// What is at a path, links followed.
@@ -134,7 +138,50 @@ impl Beneath {
     }
 }
 
+/// Asks again after `EAGAIN`: openat2 gives up on a `..` when anything anywhere was renamed or mounted meanwhile, which
+/// says nothing of the path (openat2(2), `RESOLVE_IN_ROOT`).
+pub(super) fn persistently<T>(mut open: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    for _ in 0..PATIENCE {
+        match open() {
+            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+    open()
+}
+
 /// The type bits of a mode.
 pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Without a second try one lookup in some thousand failed here, and a boot link counted as missing.
+    #[test]
+    fn renames_elsewhere_do_not_disturb() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        std::fs::write(directory.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("../../file", directory.path().join("a/b/link")).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("0"), "").unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (one, other) = (elsewhere.path().join("0"), elsewhere.path().join("1"));
+                while !done.load(Ordering::Relaxed) {
+                    std::fs::rename(&one, &other).and_then(|()| std::fs::rename(&other, &one)).unwrap();
+                }
+            });
+            let tree = Beneath::open(directory.path()).unwrap();
+            let failed = (0..50_000).filter_map(|_| tree.stat("a/b/link").err()).next();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(failed, None);
+        });
+    }
 }

@@ -12,7 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
-use super::beneath::Beneath;
+use super::beneath::{Beneath, persistently};
 
 /// Bytes of a list of attribute names, and of one value: the kernel allows no more (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const ATTRIBUTE_MAX: usize = 65536;
@@ -52,7 +52,7 @@ impl Directory {
                 | ResolveFlag::RESOLVE_NO_MAGICLINKS
                 | ResolveFlag::RESOLVE_NO_XDEV,
         );
-        openat2(self.fd.as_fd(), name, how)
+        persistently(|| openat2(self.fd.as_fd(), name, how))
     }
 
     /// Opens a file in this directory for reading. It must be known to be a regular one.
