@@ -3,9 +3,9 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use crate::storage::{At, Files, Node};
+use crate::storage::{At, Files, Node, Volume};
 
-use super::plan::{Plan, Step, TRASH};
+use super::plan::{NEW, Plan, Step, TRASH};
 
 /// Directories deeper than this are not removed: no tree of ours is.
 const MAX_DEPTH: usize = 256;
@@ -155,9 +155,18 @@ fn directories<F: Files>(files: &mut F, at: &At, mode: u32) -> Result<(), Cause<
     files.make_directory(at, mode).map_err(Cause::Files)
 }
 
-/// Where things are made before they are renamed into place; what a power cut left there goes first.
+/// Where things are made before they are renamed into place; what a power cut left there goes first. On the physical
+/// root that is no directory that libostree reads: half a ref would be one ref too many for it.
 fn aside<F: Files>(files: &mut F, at: &At) -> Result<At, Cause<F::Error>> {
-    let aside = at.beside(".new");
+    let aside = match at.volume {
+        Volume::Root => {
+            if let Some((above, _)) = NEW.rsplit_once('/') {
+                directories(files, &At::root(above), 0o700)?;
+            }
+            At::root(NEW)
+        }
+        Volume::Boot => at.beside(".new"),
+    };
     remove(files, &aside, 0)?;
     Ok(aside)
 }

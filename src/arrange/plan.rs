@@ -13,6 +13,8 @@ use super::text::{self, Place};
 
 /// Where deployments go before they are taken apart: half a deployment must not be found among the others.
 pub const TRASH: &str = "ostree/bootward/trash";
+/// Where things on the physical root are made before they are renamed into place.
+pub const NEW: &str = "ostree/bootward/new";
 /// What the bootloader's link is called before the swap.
 const NEXT_LOADER: &str = "loader.tmp";
 const REFS: &str = "ostree/repo/refs/heads";
@@ -262,26 +264,30 @@ impl New<'_> {
     }
 
     fn clear(&self, gone: &[&Entry]) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let above = format!("ostree/{}/{}", self.version, self.sub);
-        for (index, entry) in self.wanted.iter().enumerate() {
-            let at = At::root(format!("{REFS}/{above}/{index}"));
-            steps.push(Step::Directory(At::root(format!("{REFS}/{above}")), 0o755));
-            steps.push(Step::Write(at, format!("{}\n", entry.commit)));
-        }
-        let new = |name: &String| {
-            let index = name.strip_prefix(&above).and_then(|rest| rest.strip_prefix('/'));
-            index.and_then(|i| i.parse::<usize>().ok()).is_some_and(|i| i < self.wanted.len())
-        };
-        for name in self.layout.refs.iter().filter(|name| !new(name)) {
-            steps.push(Step::Remove(At::root(format!("{REFS}/{name}"))));
-        }
+        let commits = self.wanted.iter().map(|e| e.commit.as_str());
+        let mut steps = refs(self.layout, (self.version, self.sub), commits);
         steps.push(Step::Touch(At::root("ostree/deploy")));
         for entry in gone {
             discard(&entry.stateroot, &entry.name(), &mut steps);
         }
         steps
     }
+}
+
+/// The refs that keep deployments alive in the repository, as libostree sets them: the new ones before the old ones go.
+fn refs<'a>(layout: &Layout, (version, sub): (u8, u8), commits: impl Iterator<Item = &'a str>) -> Vec<Step> {
+    let above = format!("ostree/{version}/{sub}");
+    let mut steps = vec![Step::Directory(At::root(format!("{REFS}/{above}")), 0o755)];
+    let mut kept = Vec::new();
+    for (index, commit) in commits.enumerate() {
+        let name = format!("{above}/{index}");
+        steps.push(Step::Write(At::root(format!("{REFS}/{name}")), format!("{commit}\n")));
+        kept.push(name);
+    }
+    for name in layout.refs.iter().filter(|name| !kept.contains(name)) {
+        steps.push(Step::Remove(At::root(format!("{REFS}/{name}"))));
+    }
+    steps
 }
 
 fn discard(stateroot: &str, name: &str, steps: &mut Vec<Step>) {
@@ -304,6 +310,7 @@ pub fn tidy(layout: &Layout, staged: bool) -> Vec<Step> {
     ];
     if let Some(sub) = sub {
         steps.push(Step::Remove(At::root(format!("ostree/boot.{version}.{}", 1 - sub.min(1)))));
+        steps.extend(refs(layout, (version, sub), layout.entries.iter().map(|e| e.commit.as_str())));
     }
     let used =
         |name: &&String| layout.entries.iter().any(|e| e.boot_directory().ends_with(&format!("/{name}")));
@@ -315,6 +322,7 @@ pub fn tidy(layout: &Layout, staged: bool) -> Vec<Step> {
             discard(stateroot, name, &mut steps);
         }
     }
-    steps.push(Step::Remove(At::root(TRASH)));
+    steps.extend([TRASH, NEW].map(|path| Step::Remove(At::root(path))));
+    steps.extend([NEXT_LOADER, "loader.tmp.new", "boot.new"].map(|name| Step::Remove(At::boot(name))));
     steps
 }

@@ -6,6 +6,8 @@ mod block;
 mod cli;
 mod docs;
 mod env;
+#[path = "../common/sysroot.rs"]
+mod fixture;
 mod initramfs;
 mod prepare;
 mod sign;

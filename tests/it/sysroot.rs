@@ -8,6 +8,8 @@ use std::process::Command;
 use bootward::policy::Kernel;
 use bootward::sysroot::{Look, Machine, Named, Sysroot};
 
+use crate::fixture::program;
+
 pub struct Fixture {
     _keep: Option<tempfile::TempDir>,
     pub root: PathBuf,
@@ -19,23 +21,6 @@ fn ostree(args: &[&str]) -> String {
     let out = command.args(args).output().expect("the ostree command is needed for this test");
     assert!(out.status.success(), "ostree {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
-}
-
-/// The smallest static programs: an ELF header, a program header that maps it, and one to change.
-pub fn program(machine: u16) -> Vec<u8> {
-    let mut elf = vec![0u8; 176];
-    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    elf[16] = 2;
-    elf[18..20].copy_from_slice(&machine.to_le_bytes());
-    elf[24] = 0x40;
-    elf[32] = 64;
-    elf[54] = 56;
-    elf[56] = 2;
-    // PT_LOAD of the whole file at address 0, in which the entry is.
-    elf[64] = 1;
-    elf[96] = 176;
-    elf[104] = 176;
-    elf
 }
 
 impl Fixture {
