@@ -39,6 +39,7 @@ pub mod policy;
 pub mod recovery;
 pub mod storage;
 pub mod sysroot;
+pub mod trial;
 pub mod uboot;
 
 #[cfg(not(target_os = "none"))]

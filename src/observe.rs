@@ -101,6 +101,7 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
             .zip(&histories)
             .map(|(d, h)| Candidate { bootable: d.verdict.is_ok() && !worn_out(h), kernel: d.kernel })
             .collect(),
+        listed: sysroot.deployments.iter().filter(|d| d.entry.is_some()).count(),
         named,
         // Starting another kernel from here is not built yet.
         kexec: false,

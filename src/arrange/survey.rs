@@ -71,7 +71,10 @@ pub fn survey(places: &Places<'_>) -> Result<Layout, Error> {
     let config = config(&tree);
     let sub = [0, 1].map(|version| sub(&tree, version));
     let here = Here { tree: &tree, boot: &boot, places, directories: &directories };
-    let mut files = here.entries(loader.version());
+    let mut files = match loader {
+        Loader::Directory => here.entries("loader"),
+        Loader::Link(version) | Loader::Lost(version) => here.entries(&format!("loader.{version}")),
+    };
     let named_by_stateroot = files.iter().any(|(name, _)| {
         let name = name.strip_prefix("ostree-").and_then(|n| n.strip_suffix(".conf")).unwrap_or_default();
         name.contains('-') && !name.contains('+')
@@ -96,6 +99,13 @@ pub fn survey(places: &Places<'_>) -> Result<Layout, Error> {
             used.push(index);
             entries.extend(here.unlisted(index, config.bootprefix, &mut faults));
         }
+    }
+    // The guardian may have booted one that no entry names; it is to have one.
+    let running = directories.iter().position(|d| places.booted == Some(d.identity));
+    if let Some(index) = running.filter(|i| !used.contains(i) && loader != Loader::Directory) {
+        faults.push("the running deployment has no boot entry".into());
+        used.push(index);
+        entries.extend(here.unlisted(index, config.bootprefix, &mut faults));
     }
     let unnamed = directories.iter().enumerate().filter(|(index, _)| !used.contains(index));
     let mut layout = Layout {
@@ -176,9 +186,9 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// The entries of a boot version in boot order.
-    fn entries(&self, version: u8) -> Vec<(String, Keys)> {
-        let above = format!("loader.{version}/entries");
+    /// The entries of a loader directory in boot order.
+    fn entries(&self, loader: &str) -> Vec<(String, Keys)> {
+        let above = format!("{loader}/entries");
         let names = self.boot.list(&above, LIST_MAX).map(|l| l.0).unwrap_or_default();
         let mut files = Vec::new();
         for name in names.into_iter().filter(|n| entry::is_entry_name(&n.name)) {
@@ -372,9 +382,9 @@ impl Here<'_> {
         }
         let checksum = Checksum(sum.finalize().into()).to_string();
         let other = self
-            .entries(0)
+            .entries("loader.0")
             .into_iter()
-            .chain(self.entries(1))
+            .chain(self.entries("loader.1"))
             .find_map(|(_, keys)| keys.into_iter().find(|(k, _)| k == "options").map(|(_, v)| v));
         let options = other.or_else(|| self.places.options.map(String::from))?;
         let prefix = if bootprefix { "/boot" } else { "" };

@@ -150,7 +150,7 @@ pub fn target(options: &str) -> Option<&str> {
 pub fn os_name(os_release: &str) -> Option<String> {
     let value = |wanted: &str| {
         let lines = os_release.split('\n').filter(|l| !l.starts_with('#'));
-        let found = lines.filter_map(|l| l.split_once('=')).filter(|(k, _)| *k == wanted).last()?.1;
+        let found = lines.filter_map(|l| l.split_once('=')).rfind(|(k, _)| *k == wanted)?.1;
         unquote(found)
     };
     value("PRETTY_NAME").or_else(|| value("ID"))

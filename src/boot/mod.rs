@@ -4,7 +4,6 @@
 //! then a timed restart. Nothing here returns.
 
 mod act;
-mod diary;
 mod early;
 mod root;
 mod trust;
@@ -19,12 +18,12 @@ use log::{LevelFilter, error, info, warn};
 use crate::cmdline::CommandLine;
 use crate::config::Config;
 use crate::ledger::Kind;
+use crate::ledger::diary::Diary;
 use crate::observe::{Observation, Sources, observe};
 use crate::policy::{Action, Decision, Rule, Via, decide};
 use crate::recovery::story::{Chapter, Story};
 use crate::recovery::{self, Outcome};
 use crate::sysroot::Machine;
-use diary::Diary;
 use watchdog::Watchdog;
 
 /// Where the physical root is mounted.

@@ -1,12 +1,12 @@
 //! `bootward env print|set`: what `fw_printenv` and `fw_setenv` do.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::uboot::env::Edit;
-use crate::uboot::store::{DEFAULT_CONFIG, Store};
+use crate::uboot::store::{DEFAULT_CONFIG, Store, lock};
 
 use super::options::{Known, Options, usage};
 
@@ -34,8 +34,6 @@ is not there), 2 wrong command line.
 
 /// A script larger than this is refused, in bytes.
 const MAX_SCRIPT: u64 = 1 << 20;
-/// libubootenv holds this while it works.
-const LOCK: &str = "/var/lock/fw_printenv.lock";
 
 /// Runs the verb.
 pub fn run(arguments: &[String]) -> ExitCode {
@@ -165,12 +163,4 @@ fn save(config: &Path, edits: &[Edit<'_>]) -> Result<(), String> {
         log::warn!("the environment has a single copy: a power cut during such a write loses it");
     }
     Ok(())
-}
-
-/// Keeps `fw_setenv` away while we work; where there is no such place, as in an initramfs, nobody is there
-/// to keep away.
-fn lock() -> Option<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(LOCK).ok()?;
-    file.lock().ok()?;
-    Some(file)
 }

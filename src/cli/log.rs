@@ -75,6 +75,7 @@ pub fn sentence(record: &Record) -> String {
         Kind::LoaderAsked => "asked the bootloader for",
         Kind::Recovery => "recovery",
         Kind::Note => "note",
+        Kind::Changed => "deployments changed",
     };
     let mut line = format!("#{} {} {what}", record.sequence, civil(record.time));
     if !record.deployment.is_none() {

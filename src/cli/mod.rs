@@ -8,6 +8,7 @@ pub mod log;
 pub mod options;
 pub mod prepare_root;
 pub mod status;
+pub mod trial;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,11 @@ const VERBS: &[Verb] = &[
         summary: "what the guardian would do with a sysroot, as a dry run",
         run: status::dry_run,
     },
+    Verb { name: "confirm", summary: "this boot is healthy: end the trial", run: trial::confirm },
+    Verb { name: "reject", summary: "this boot is not healthy: go back", run: trial::reject },
+    Verb { name: "rollback", summary: "make another deployment the first one", run: trial::rollback },
+    Verb { name: "undeploy", summary: "remove a deployment", run: trial::undeploy },
+    Verb { name: "repair", summary: "mend boot links, entries, uEnv.txt and kernels", run: trial::repair },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     Verb {

@@ -5,6 +5,8 @@
 //! the ring in [`mod@ring`], the file in [`mod@file`].
 
 #[cfg(not(target_os = "none"))]
+pub mod diary;
+#[cfg(not(target_os = "none"))]
 pub mod file;
 pub mod record;
 pub mod ring;

@@ -47,9 +47,11 @@ pub enum Kind {
     Recovery,
     /// Something worth knowing about this boot.
     Note,
+    /// The list of deployments was changed from the OS.
+    Changed,
 }
 
-const KINDS: [(Kind, u8, &str); 8] = [
+const KINDS: [(Kind, u8, &str); 9] = [
     (Kind::Attempt, 1, "attempt"),
     (Kind::Failed, 2, "failed"),
     (Kind::Skipped, 3, "skipped"),
@@ -58,6 +60,7 @@ const KINDS: [(Kind, u8, &str); 8] = [
     (Kind::LoaderAsked, 6, "loader-asked"),
     (Kind::Recovery, 7, "recovery"),
     (Kind::Note, 8, "note"),
+    (Kind::Changed, 16, "changed"),
 ];
 
 impl Kind {

@@ -42,7 +42,7 @@ impl History {
             }
             Kind::Confirmed => *self = History { confirmed: true, ..History::default() },
             Kind::LoaderAsked => self.loader_asked = true,
-            Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note => {}
+            Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note | Kind::Changed => {}
         }
     }
 }

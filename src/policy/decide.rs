@@ -15,7 +15,7 @@ pub const TABLE: [(&str, &str); 8] = [
     ("no deployment is bootable", "recovery"),
     (
         "trouble: `rollback=1`, or `upgrade_available=1` and `bootcount > bootlimit`, or the ledger's limit for an unconfirmed first deployment is exceeded",
-        "order: the others (the one that `ostree=` names leads), the first deployment last",
+        "order: the others (the one that `ostree=` names leads), the first deployment, then those that no boot entry names",
     ),
     ("no trouble", "order: the one that `ostree=` names, then boot order"),
     ("the first bootable one in that order runs the present kernel, or has modules for it", "boot it"),
@@ -142,11 +142,17 @@ fn trouble(facts: &Facts) -> Option<Trouble> {
 /// All indices, the most wanted first.
 fn order(facts: &Facts, trouble: bool) -> Vec<usize, MAX_DEPLOYMENTS> {
     let count = facts.candidates.len();
-    // In trouble the first deployment goes last, and being named does not save it.
+    // In trouble the first deployment goes last of those that an entry names, and being named does not save it.
     let last = (trouble && count > 0).then_some(0);
     let leader = facts.named.filter(|&n| n < count && last != Some(n));
-    let rest = (0..count).filter(|&i| Some(i) != leader && Some(i) != last);
-    leader.into_iter().chain(rest).chain(last).collect()
+    let listed = if facts.listed == 0 { count } else { facts.listed.min(count) };
+    let rest = |i: &usize| Some(*i) != leader && Some(*i) != last;
+    leader
+        .into_iter()
+        .chain((0..listed).filter(rest))
+        .chain(last)
+        .chain((listed..count).filter(rest))
+        .collect()
 }
 
 fn via(facts: &Facts, index: usize) -> Via {

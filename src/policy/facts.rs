@@ -103,6 +103,9 @@ pub struct Facts {
     pub attempts: Attempts,
     /// The deployments in boot order; the first one is the newest.
     pub candidates: Vec<Candidate, MAX_DEPLOYMENTS>,
+    /// How many of them a boot entry names: they come first. What no entry names is left from a change that was cut, and
+    /// comes last whatever happened; where there is no entry at all, this is 0 and nothing sets them apart.
+    pub listed: usize,
     /// The index of the deployment that the command line's `ostree=` names, where it names one.
     pub named: Option<usize>,
     /// Another kernel can be started from here.

@@ -242,7 +242,7 @@ impl Files for Disk {
     }
 
     fn sync(&mut self, volume: Volume) -> Result<()> {
-        let done = self.directory(volume, "").and_then(|fd| syncfs(fd));
+        let done = self.directory(volume, "").and_then(syncfs);
         done.map_err(|errno| FilesError { call: "sync", at: format!("{volume:?}"), errno })
     }
 

@@ -5,9 +5,12 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// A detached copy of the mount at `path` and of those on it. It goes away when it is closed, and across exec.
 ///
@@ -102,4 +105,52 @@ impl NewFs {
         let done = unsafe { libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0) };
         Errno::result(done).map(drop)
     }
+}
+
+/// Remounts a whole filesystem with the options that the mount has, but for read-only, which `flags` says.
+///
+/// # Errors
+/// As mount(2).
+pub fn remount(path: &Path, flags: MsFlags) -> nix::Result<()> {
+    let has = statvfs(path)?.flags();
+    let kept = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_SYNCHRONOUS, MsFlags::MS_SYNCHRONOUS),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+    ];
+    let kept = kept.iter().filter(|(st, _)| has.contains(*st)).fold(flags, |all, (_, ms)| all | *ms);
+    mount(None::<&str>, path, None::<&str>, MsFlags::MS_REMOUNT | kept, None::<&str>)
+}
+
+/// Makes read-only places writable for this process alone, in a mount namespace of its own, as libostree does with
+/// `/sysroot` (`_ostree_sysroot_ensure_writable`). What is writable already is left alone.
+///
+/// # Errors
+/// The place, and the kernel's reason.
+pub fn make_writable<'a>(places: &[&'a Path]) -> Result<(), (&'a Path, Errno)> {
+    let mut own = false;
+    for place in places {
+        let flags = statvfs(*place).map_err(|e| (*place, e))?.flags();
+        if !flags.contains(FsFlags::ST_RDONLY) {
+            continue;
+        }
+        if !own {
+            // SAFETY: no memory is involved; the process has one thread, and only its own mounts change.
+            Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map_err(|e| (*place, e))?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| (*place, e))?;
+            own = true;
+        }
+        // A read-only bind mount of a writable filesystem, or the filesystem itself.
+        let bind = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        let done = mount(None::<&str>, *place, None::<&str>, bind, None::<&str>);
+        let still = statvfs(*place).is_ok_and(|s| s.flags().contains(FsFlags::ST_RDONLY));
+        if done.is_err() || still {
+            remount(place, MsFlags::empty()).map_err(|e| (*place, e))?;
+        }
+    }
+    Ok(())
 }

@@ -15,6 +15,8 @@ use super::config::{Config, ConfigError, Place};
 use super::env::{Edit, EditError, Image, ImageError, Kind, rewrite};
 use super::pair::{Choice, Copy, Scheme, Slot, choose};
 
+/// libubootenv holds this while it works.
+const LOCK: &str = "/var/lock/fw_printenv.lock";
 /// Where `fw_printenv` looks, and we too.
 pub const DEFAULT_CONFIG: &str = "/etc/fw_env.config";
 /// A longer `fw_env.config` is refused, in bytes.
@@ -248,6 +250,14 @@ impl Resolved {
             None => Err(Error::Outside { path, offset: place.offset, size: place.size, length }),
         }
     }
+}
+
+/// Keeps `fw_setenv` away while we work; where there is no such place, as in an initramfs, nobody is there
+/// to keep away.
+pub fn lock() -> Option<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(LOCK).ok()?;
+    file.lock().ok()?;
+    Some(file)
 }
 
 impl<M: Medium> Store<M> {

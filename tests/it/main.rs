@@ -12,4 +12,5 @@ mod initramfs;
 mod prepare;
 mod sign;
 mod sysroot;
+mod trial;
 mod verify;

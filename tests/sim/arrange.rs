@@ -14,7 +14,7 @@ use crate::fixture::{PLAIN, Style, make};
 use crate::tree::{Cut, Model, Node, State, load, store};
 
 /// The sysroot without what no change of the deployments touches.
-fn start(style: &Style) -> State {
+pub fn start(style: &Style) -> State {
     let made = make(style);
     load(&made.root, &|path| {
         let object = path.starts_with("ostree/repo/objects/") && path.matches('/').count() == 4;
@@ -22,7 +22,7 @@ fn start(style: &Style) -> State {
     })
 }
 
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }

@@ -10,3 +10,4 @@ mod ledger;
 mod policy_device;
 mod policy_table;
 mod tree;
+mod trial;

@@ -50,9 +50,15 @@ fn stated(facts: &Facts) -> (Option<Trouble>, Option<(usize, Via)>) {
 
 /// Lower is preferred. The place in boot order breaks ties and makes it an order.
 fn rank(facts: &Facts, trouble: bool, index: usize) -> usize {
-    let distrusted = usize::from(trouble && index == 0);
-    let unnamed = usize::from(facts.named != Some(index));
-    distrusted * 1_000 + unnamed * 100 + index
+    let distrusted = trouble && index == 0;
+    let named = facts.named == Some(index) && !distrusted;
+    let unlisted = facts.listed > 0 && index >= facts.listed;
+    match (named, unlisted, distrusted) {
+        (true, _, _) => 0,
+        (false, false, false) => 100 + index,
+        (false, false, true) => 200,
+        (false, true, _) => 300 + index,
+    }
 }
 
 /// Rule 3's condition. Absent and corrupt values accuse nobody.
@@ -152,8 +158,11 @@ fn deployment_sets(facts: &mut Facts, most: u32, visit: &mut impl FnMut(&Facts))
             }
             let count = count as usize;
             let named = (0..=count).map(Some).chain([None, Some(usize::MAX)]);
-            for name in named {
+            // With all of them listed, and with none, it is the same: the full house covers that.
+            let listed = 1..=count.max(1);
+            for (name, listed) in named.flat_map(|name| listed.clone().map(move |l| (name, l))) {
                 facts.named = name;
+                facts.listed = listed;
                 for request in REQUESTS {
                     for ways in 0..4 {
                         facts.request = request;
@@ -246,7 +255,7 @@ fn a_full_house() {
     for whole in 0..bootward::policy::MAX_DEPLOYMENTS {
         for named in 0..=bootward::policy::MAX_DEPLOYMENTS {
             for rollback in FLAGS {
-                let mut facts = Facts { named: Some(named), ..Facts::default() };
+                let mut facts = Facts { named: Some(named), listed: named, ..Facts::default() };
                 facts.state.rollback = rollback;
                 facts.candidates.extend(core::iter::repeat_n(broken, bootward::policy::MAX_DEPLOYMENTS));
                 facts.candidates[whole].bootable = true;

@@ -1,14 +1,15 @@
-//! Stage 5: what the boot writes to the ledger, before it acts.
+//! What is to be told in the ledger, collected and then made durable in one go: by the boot before it acts, and by the
+//! verbs in the OS after they did.
 
 use std::path::Path;
 
 use log::warn;
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::mount::MsFlags;
 
-use crate::ledger::{DeploymentId, Kind, Record, file, record::clip};
+use super::{DeploymentId, Kind, Record, file, record::clip};
 use crate::sys::medium::MediumError;
+use crate::sys::mount::remount;
 use crate::sys::time;
 
 /// The records of one step of the boot, made durable together.
@@ -16,6 +17,12 @@ use crate::sys::time;
 pub struct Diary {
     boot: [u8; 16],
     pending: Vec<Record>,
+}
+
+impl Default for Diary {
+    fn default() -> Self {
+        Diary::new()
+    }
 }
 
 impl Diary {
@@ -35,6 +42,11 @@ impl Diary {
             boot: self.boot,
             text: clip(text),
         });
+    }
+
+    /// The kernel's boot id, which the records of this boot share.
+    pub fn boot(&self) -> [u8; 16] {
+        self.boot
     }
 
     /// Writes what was noted and waits until it is durable. A medium that refuses is a warning, never the
@@ -76,19 +88,4 @@ fn append(sysroot: &Path, records: &[Record]) -> Result<(), MediumError> {
     let told = told.iter().zip(records);
     let mut news: Vec<Record> = told.filter(|(told, _)| !**told).map(|(_, record)| record.clone()).collect();
     if news.is_empty() { Ok(()) } else { ring.append(&mut news) }
-}
-
-/// Remounts with the options that the mount has, but for read-only, which `flags` says.
-fn remount(sysroot: &Path, flags: MsFlags) -> nix::Result<()> {
-    let has = statvfs(sysroot)?.flags();
-    let kept = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_SYNCHRONOUS, MsFlags::MS_SYNCHRONOUS),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-    ];
-    let kept = kept.iter().filter(|(st, _)| has.contains(*st)).fold(flags, |all, (_, ms)| all | *ms);
-    mount(None::<&str>, sysroot, None::<&str>, MsFlags::MS_REMOUNT | kept, None::<&str>)
 }

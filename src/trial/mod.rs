@@ -1,0 +1,18 @@
+//! After the hand-over, in the OS: a deployment on trial is confirmed or rejected, and others are put away.
+//!
+//! ```text
+//!   settle    what a verb does, from plain facts (pure)
+//!   rejected  commits that failed here and are not to be installed again (format)
+//!   act       gathers the facts, carries it out in an order that a power cut cannot spoil, of the std ring
+//! ```
+//!
+//! The order is: the verdicts (ledger, rejected commits), then the deployments, then the bootloader's variables in one
+//! write. Before the last one a cut leaves `rollback=1` with a configuration whose first entry is already the good one:
+//! a bootloader without a second entry takes the first; one with a second entry boots that one, an older good
+//! deployment, for which the ledger says that nobody before it failed, and whose confirmation clears the variable.
+//! `tests/sim/trial.rs` cuts it everywhere and boots on.
+
+#[cfg(not(target_os = "none"))]
+pub mod act;
+pub mod rejected;
+pub mod settle;
