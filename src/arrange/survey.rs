@@ -222,7 +222,7 @@ impl Here<'_> {
             }
             Resolved::Nowhere(why) => {
                 faults.push(format!("{target}, which {file} names: {why}"));
-                None
+                self.with_kernel(&BootLink::parse(target)?)
             }
         }
     }
@@ -356,31 +356,51 @@ impl Here<'_> {
         !self.places.deep || digest(&mut one).is_some_and(|d| Some(d) == digest(&mut other))
     }
 
-    /// A deployment without an entry: what libostree would write for it.
-    fn unlisted(&self, index: usize, bootprefix: bool, faults: &mut Vec<String>) -> Option<Entry> {
-        let entry = self.blank(index)?;
-        let path = entry.path();
+    /// The kernel that a deployment brings, and the checksum that libostree names its directory after.
+    fn kernel(&self, path: &str) -> Result<Kernel, &'static str> {
         let modules = format!("{path}/usr/lib/modules");
         let names = self.tree.list(&modules, LIST_MAX).map(|l| l.0).unwrap_or_default();
         let has = |file: String| self.tree.stat(&file).is_ok_and(|s| kind(&s) == SFlag::S_IFREG);
-        let release = names.into_iter().find(|n| has(format!("{modules}/{}/vmlinuz", n.name)))?.name;
+        let release = names.into_iter().find(|n| has(format!("{modules}/{}/vmlinuz", n.name)));
+        let release = release.ok_or("it has no usr/lib/modules/*/vmlinuz")?.name;
         let modules = format!("{modules}/{release}");
         let mut sum = Sha256::new();
         let mut add = |name: &str| {
             let mut file = self.tree.file(&format!("{modules}/{name}")).ok()?;
             copy(&mut file, &mut |part| sum.update(part))
         };
-        add("vmlinuz")?;
+        add("vmlinuz").ok_or("its kernel cannot be read")?;
         let initramfs = add("initramfs.img").or_else(|| add("initramfs")).is_some();
         let devicetree = add("devicetree").is_some();
         if self.tree.is_directory(&format!("{modules}/dtb")) && !devicetree {
-            faults.push(format!(
-                "{}: a directory of device trees, its entry cannot be made again",
-                entry.name()
-            ));
-            return None;
+            return Err("it has a directory of device trees");
         }
         let checksum = Checksum(sum.finalize().into()).to_string();
+        Ok(Kernel { release, initramfs, devicetree, checksum })
+    }
+
+    /// The one deployment with this kernel: what a boot link that is lost must have led to.
+    fn with_kernel(&self, link: &BootLink<'_>) -> Option<usize> {
+        let same = |(_, d): &(usize, &Directory)| {
+            let path = format!("ostree/deploy/{}/deploy/{}.{}", d.stateroot, d.commit, d.serial);
+            d.stateroot == link.stateroot && self.kernel(&path).is_ok_and(|k| k.checksum == link.checksum)
+        };
+        let mut all = self.directories.iter().enumerate().filter(same);
+        let (index, _) = all.next()?;
+        all.next().is_none().then_some(index)
+    }
+
+    /// A deployment without an entry: what libostree would write for it.
+    fn unlisted(&self, index: usize, bootprefix: bool, faults: &mut Vec<String>) -> Option<Entry> {
+        let entry = self.blank(index)?;
+        let path = entry.path();
+        let Kernel { release, initramfs, devicetree, checksum } = match self.kernel(&path) {
+            Ok(kernel) => kernel,
+            Err(why) => {
+                faults.push(format!("{}: its boot entry cannot be made again: {why}", entry.name()));
+                return None;
+            }
+        };
         let other = self
             .entries("loader.0")
             .into_iter()
@@ -418,6 +438,14 @@ impl Here<'_> {
         }
         layout.faults.push(format!("loader.{version}/uEnv.txt does not say what the boot entries say"));
     }
+}
+
+/// What a deployment has in its `usr/lib/modules`.
+struct Kernel {
+    release: String,
+    initramfs: bool,
+    devicetree: bool,
+    checksum: String,
 }
 
 fn digest(file: &mut std::fs::File) -> Option<[u8; 32]> {

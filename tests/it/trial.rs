@@ -182,8 +182,10 @@ fn a_pinned_deployment_is_never_removed() {
     assert_eq!(device.order(), [&before[1], &before[2], &before[0]].map(String::clone));
 }
 
+type Spoil = fn(&Path);
+
 /// Ways in which a power cut, or libostree's own order, leaves things out of step.
-const BREAKS: [(&str, fn(&Path)); 8] = [
+const BREAKS: [(&str, Spoil); 8] = [
     ("a boot link", |root| fs::remove_file(root.join("ostree/boot.1")).unwrap()),
     ("all boot links", |root| {
         fs::remove_file(root.join("ostree/boot.1")).unwrap();
@@ -207,7 +209,7 @@ const BREAKS: [(&str, fn(&Path)); 8] = [
     ("a kernel's directory", |root| kernel(root, |file| fs::remove_dir_all(file.parent().unwrap()).unwrap())),
 ];
 
-fn kernel(root: &Path, spoil: fn(&Path)) {
+fn kernel(root: &Path, spoil: Spoil) {
     let entry = layout(root).entries.remove(0);
     let directory = root.join("boot").join(entry.boot_directory());
     spoil(&directory.join(&entry.boot_files[0].name));

@@ -271,7 +271,7 @@ impl Model {
             let barrier = |(i, (f, op)): (usize, &(usize, Op))| {
                 (*f == fs && matches!(op, Op::Sync | Op::Freeze)).then_some(i + 1)
             };
-            self.ops.iter().enumerate().take(upto).filter_map(barrier).last().unwrap_or(0)
+            self.ops.iter().enumerate().take(upto).filter_map(barrier).next_back().unwrap_or(0)
         };
         // A point is named by the operations of that filesystem before it, so that equal ones are found.
         let own = |fs: usize, upto: usize| self.ops.iter().take(upto).filter(|(f, _)| *f == fs).count();
@@ -318,7 +318,7 @@ impl Model {
         let fs = usize::from(self.separate);
         let now = point[fs];
         let freeze = |(i, (f, op)): (usize, &(usize, Op))| (*f == fs && *op == Op::Freeze).then_some(i + 1);
-        let frozen = self.ops.iter().enumerate().take(now).filter_map(freeze).last().unwrap_or(0);
+        let frozen = self.ops.iter().enumerate().take(now).filter_map(freeze).next_back().unwrap_or(0);
         let at = |upto: usize| {
             let mut points = vec![0; point.len()];
             points[fs] = upto;
