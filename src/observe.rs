@@ -68,6 +68,11 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
     let named =
         command_line.value("ostree").and_then(|argument| match sysroot.named(sources.sysroot, argument) {
             Named::Index(index) => Some(index),
+            Named::Meant(index) => {
+                let name = sysroot.deployments.get(index).map(Deployment::name).unwrap_or_default();
+                notes.push(format!("ostree={argument} leads nowhere; it was meant for {name}"));
+                Some(index)
+            }
             Named::Nothing(why) => {
                 notes.push(format!("ostree={argument} is no guide: {why}"));
                 None

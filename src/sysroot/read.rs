@@ -114,16 +114,16 @@ impl Sysroot {
     /// Which deployment the `ostree=` of a command line names.
     pub fn named(&self, sysroot: &Path, argument: &str) -> Named {
         let Ok(tree) = Beneath::open(sysroot) else { return Named::Nothing(Lost::NoLink) };
+        let of = |directory: usize| {
+            self.directories.get(directory).and_then(|d| self.place(&d.stateroot, &d.commit, d.serial))
+        };
+        let unknown = Named::Nothing(Lost::NotDeployment);
         match resolve(&tree, &self.directories, argument) {
-            Resolved::Directly(index) | Resolved::Elsewhere(index) => {
-                let place =
-                    self.directories.get(index).and_then(|d| self.place(&d.stateroot, &d.commit, d.serial));
-                place.map_or(Named::Nothing(Lost::NotDeployment), Named::Index)
+            Resolved::Directly(directory) => of(directory).map_or(unknown, Named::Index),
+            Resolved::Elsewhere(directory) => of(directory).map_or(unknown, Named::Meant),
+            Resolved::Gone(stateroot, commit, serial) => {
+                self.place(&stateroot, &commit, serial).map_or(Named::Nothing(Lost::Gone), Named::Meant)
             }
-            Resolved::Gone(stateroot, commit, serial) => match self.place(&stateroot, &commit, serial) {
-                Some(index) => Named::Index(index),
-                None => Named::Nothing(Lost::Gone),
-            },
             Resolved::Nowhere(why) => Named::Nothing(why),
         }
     }

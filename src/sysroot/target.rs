@@ -67,6 +67,8 @@ impl fmt::Display for Lost {
 pub enum Named {
     /// The one with this index in boot order.
     Index(usize),
+    /// It leads nowhere, but it was meant for the one with this index.
+    Meant(usize),
     /// None, and why.
     Nothing(Lost),
 }
