@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
@@ -13,8 +12,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::disk::{Layout, Mounted, View, copy};
 use super::loader::{Loaded, load};
+use super::record::Recording;
 use super::replay::Replay;
-use super::scenario::Recorded;
 use super::states::{Class, State, states};
 use super::systems::{Ended, Initramfs, System};
 use super::tree::Tree;
@@ -46,10 +45,12 @@ pub struct Judged {
 }
 
 /// What is to be judged.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Campaign<'a> {
     /// The recording.
-    pub recorded: &'a Recorded,
+    pub recording: &'a Recording,
+    /// Every version that was committed.
+    pub trees: &'a [Tree],
     /// The device binary of bootward.
     pub bootward: &'a Path,
     /// With which systems.
@@ -64,7 +65,7 @@ impl Campaign<'_> {
     /// # Errors
     /// When the laboratory itself fails.
     pub fn run(&self, class: Class, stride: usize) -> io::Result<Vec<Judged>> {
-        let all = states(&self.recorded.recording.requests, class);
+        let all = states(&self.recording.requests, class);
         let chosen: Vec<State> = all.into_iter().step_by(stride.max(1)).collect();
         self.judge(&chosen)
     }
@@ -74,33 +75,22 @@ impl Campaign<'_> {
     /// # Errors
     /// When the laboratory itself fails.
     pub fn judge(&self, states: &[State]) -> io::Result<Vec<Judged>> {
-        let share = states.len().div_ceil(self.workers.max(1)).max(1);
-        let all = Mutex::new(Vec::new());
-        thread::scope(|scope| {
-            let workers: Vec<_> =
-                states.chunks(share).map(|share| scope.spawn(|| self.work(share, &all))).collect();
-            for worker in workers {
-                worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
-            }
-            Ok::<(), io::Error>(())
-        })?;
-        let mut all = all.into_inner().unwrap();
-        all.sort_by(|a: &Judged, b| (&a.state, a.system).cmp(&(&b.state, b.system)));
-        Ok(all)
+        in_parallel(states, self.workers, |share| self.work(share))
     }
 
-    fn work(&self, states: &[State], all: &Mutex<Vec<Judged>>) -> io::Result<()> {
+    fn work(&self, states: &[State]) -> io::Result<Vec<Judged>> {
         let place = Place::new()?;
         let initramfs = Initramfs::new(&place.dir, self.bootward)?;
-        let recording = &self.recorded.recording;
-        let mut replay = Replay::new(recording, &place.dir)?;
-        let mut before: Option<(State, Vec<Judged>)> = None;
+        let requests = &self.recording.requests;
+        let mut replay = Replay::new(self.recording, &place.dir)?;
+        let mut all = Vec::new();
+        let mut before: Option<(&State, Vec<Judged>)> = None;
         for state in states {
             // A flush changes nothing: what holds before it holds after it.
             let same = before.as_ref().is_some_and(|(b, _)| {
                 b.more.is_empty()
                     && state.more.is_empty()
-                    && !recording.requests[b.first..state.first].iter().any(|r| r.writes())
+                    && !requests[b.first..state.first].iter().any(|r| r.writes())
             });
             let judged = if let (true, Some((_, old))) = (same, &before) {
                 old.iter().map(|j| Judged { state: state.clone(), ..j.clone() }).collect()
@@ -110,10 +100,10 @@ impl Campaign<'_> {
                 fs::remove_file(image)?;
                 judged
             };
-            all.lock().unwrap().extend(judged.iter().cloned());
-            before = Some((state.clone(), judged));
+            all.extend(judged.iter().cloned());
+            before = Some((state, judged));
         }
-        Ok(())
+        Ok(all)
     }
 
     fn look(
@@ -123,7 +113,7 @@ impl Campaign<'_> {
         initramfs: &Initramfs,
         place: &Place,
     ) -> io::Result<Vec<Judged>> {
-        let (layout, trees) = (self.recorded.recording.layout, &self.recorded.trees);
+        let (layout, trees) = (self.recording.layout, self.trees);
         let loaded = load(image, layout, &place.mount, trees);
         let mut judged = Vec::new();
         for (n, &system) in self.systems.iter().enumerate() {
@@ -142,6 +132,26 @@ impl Campaign<'_> {
         }
         Ok(judged)
     }
+}
+
+/// Shares `items` out among so many workers; what they return is in the items' order.
+///
+/// # Errors
+/// The first of a worker's.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    workers: usize,
+    work: impl Fn(&[T]) -> io::Result<Vec<R>> + Sync,
+) -> io::Result<Vec<R>> {
+    let share = items.len().div_ceil(workers.max(1)).max(1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = items.chunks(share).map(|share| scope.spawn(|| work(share))).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.join().map_err(|_| io::Error::other("a worker panicked"))??);
+        }
+        Ok(all)
+    })
 }
 
 /// A worker's own mounts and scratch files, in memory.

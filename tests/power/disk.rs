@@ -213,6 +213,23 @@ fn seek(file: &File, at: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
     }
 }
 
+/// A partition of the disk in a file of its own, its zeros as holes.
+///
+/// # Errors
+/// The kernel's.
+pub fn extract(image: &Path, partition: &Partition, to: &Path) -> io::Result<()> {
+    let (from, to) = (File::open(image)?, File::create(to)?);
+    to.set_len(partition.size)?;
+    let mut buffer = vec![0; 64 << 10];
+    for at in (0..partition.size).step_by(buffer.len()) {
+        from.read_exact_at(&mut buffer, partition.start + at)?;
+        if buffer.iter().any(|&byte| byte != 0) {
+            to.write_all_at(&buffer, at)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the file systems of `layout` on a new image.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 
 mod blocklog;
 mod campaign;
+mod chosen;
 mod disk;
 mod faults;
 mod loader;
@@ -18,11 +19,14 @@ mod systems;
 mod tools;
 mod tree;
 
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use campaign::{Campaign, Counts, Judged};
+use nix::fcntl::{Flock, FlockArg};
+
+use campaign::{Counts, Judged, Place};
 use faults::{Fault, sweep_guardian, sweep_operation};
 use options::Options;
 use report::{print_counts, print_failures, swept};
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = match options {
+    let done = occupy().and_then(|_laboratory| match options {
         Options::Help(text) => {
             println!("{text}");
             Ok(true)
@@ -53,8 +57,9 @@ fn main() -> ExitCode {
         Options::Check => check(),
         Options::Judge(options) => judge(&options),
         Options::Faults(options, faults) => inject(&options, &faults),
+        Options::Disks(options, dir) => disks(&options, &dir),
         Options::Replay { scenario, state } => replay(scenario, state),
-    };
+    });
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -63,6 +68,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One run of the laboratory at a time: a scenario's recording has one place.
+fn occupy() -> io::Result<Flock<File>> {
+    fs::create_dir_all(tools::lab())?;
+    let lock = File::create(tools::lab().join("lock"))?;
+    Flock::lock(lock, FlockArg::LockExclusiveNonblock).or_else(|(lock, _)| {
+        eprintln!("power: waiting for another run to end");
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+    })
 }
 
 /// What the CI runs: one whole scenario with both systems, part of its reorderings and tears, and proof that
@@ -76,14 +91,14 @@ fn check() -> io::Result<bool> {
     let scenario = Scenario::named("two-update").expect("is one");
     let recorded = record(scenario)?;
     let both = [System::Bootward, System::PrepareRoot];
-    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &both, workers: workers() };
+    let campaign = recorded.campaign(&bootward, &both, workers());
     let prefixes = campaign.run(Class::Prefix, 1)?;
     good &= bootward_boots(scenario, Class::Prefix, &prefixes);
     if Counts::of(&prefixes, System::PrepareRoot).dead == 0 {
         println!("FAILED: ostree-prepare-root boots every state: the known bricks are not reproduced");
         good = false;
     }
-    let campaign = Campaign { systems: &both[..1], ..campaign };
+    let campaign = campaign::Campaign { systems: &both[..1], ..campaign };
     for (class, share) in [(Class::Reordered, 150), (Class::Torn, 150)] {
         let all = states::states(&recorded.recording.requests, class).len();
         good &= bootward_boots(scenario, class, &campaign.run(class, all / share)?);
@@ -91,7 +106,7 @@ fn check() -> io::Result<bool> {
 
     let scenario = Scenario::named("two-update-without-syncs").expect("is one");
     let recorded = record(scenario)?;
-    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &both, workers: workers() };
+    let campaign = recorded.campaign(&bootward, &both, workers());
     let all = recorded.recording.requests.len();
     let judged = campaign.run(Class::Prefix, all / 60)?;
     print_counts(scenario, Class::Prefix, &judged);
@@ -119,12 +134,8 @@ fn judge(options: &options::Judge) -> io::Result<bool> {
     let mut good = true;
     for scenario in &options.scenarios {
         let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
-        let campaign = Campaign {
-            recorded: &recorded,
-            bootward: &bootward,
-            systems: &options.systems,
-            workers: options.workers.unwrap_or_else(workers),
-        };
+        let campaign =
+            recorded.campaign(&bootward, &options.systems, options.workers.unwrap_or_else(workers));
         for &class in &options.classes {
             let judged = campaign.run(class, options.every)?;
             print_counts(scenario, class, &judged);
@@ -153,13 +164,30 @@ fn inject(options: &options::Judge, faults: &[Fault]) -> io::Result<bool> {
     Ok(good)
 }
 
+/// The disks of a state of each kind of outcome.
+fn disks(options: &options::Judge, dir: &Path) -> io::Result<bool> {
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let both = [System::Bootward, System::PrepareRoot];
+    let place = Place::new()?;
+    for scenario in &options.scenarios {
+        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
+        let campaign = recorded.campaign(&bootward, &both, options.workers.unwrap_or_else(workers));
+        for (name, outcome) in chosen::choose(&campaign, scenario.before)? {
+            chosen::write(&campaign, &place, &outcome, &dir.join(name))?;
+            println!("  {name}: {outcome}");
+        }
+    }
+    Ok(true)
+}
+
 /// One state of the recording that was made last, and everything that the systems said.
 fn replay(scenario: &Scenario, state: State) -> io::Result<bool> {
     campaign::own_namespace()?;
     let bootward = binary()?;
     let recorded = scenario.kept()?;
     let systems = [System::Bootward, System::PrepareRoot];
-    let campaign = Campaign { recorded: &recorded, bootward: &bootward, systems: &systems, workers: 1 };
+    let campaign = recorded.campaign(&bootward, &systems, 1);
     let judged = campaign.judge(&[state])?;
     for j in &judged {
         println!("{} {}: {}", j.state, j.system.name(), j.verdict);

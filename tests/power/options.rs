@@ -1,5 +1,7 @@
 //! The command line of the laboratory.
 
+use std::path::PathBuf;
+
 use super::faults::Fault;
 use super::scenario::{SCENARIOS, Scenario};
 use super::states::{Class, State};
@@ -21,6 +23,7 @@ Usage: cargo test --test power                        what the CI runs
   --kept          judge the last recording instead of making one
   --faults NAME   instead: SIGKILL, EIO, ENOSPC, EROFS, EINTR or all, at every system call of the update that
                   changes something, and at every one of a boot with bootward
+  --disks DIR     instead: a state of each kind of outcome, as disk images in DIR
   --workers N     how many at a time; default: one for each processor
 
 Exit codes: 0 bootward came up with a whole deployment in every state with a kernel; 1 it did not; 2 usage.
@@ -38,6 +41,8 @@ pub enum Options {
     Judge(Judge),
     /// To inject faults.
     Faults(Judge, Vec<Fault>),
+    /// To write the disks of chosen states into this directory.
+    Disks(Judge, PathBuf),
     /// To look at one state.
     Replay {
         /// Of this scenario.
@@ -80,7 +85,7 @@ impl Options {
             kept: false,
             workers: None,
         };
-        let (mut state, mut faults) = (None, Vec::new());
+        let (mut state, mut faults, mut disks) = (None, Vec::new(), None);
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{argument} wants a value"));
@@ -91,6 +96,7 @@ impl Options {
                 "--system" => judge.systems = systems(value()?)?,
                 "--every" => judge.every = number(value()?)?,
                 "--faults" => faults = chosen_faults(value()?)?,
+                "--disks" => disks = Some(PathBuf::from(value()?)),
                 "--workers" => judge.workers = Some(number(value()?)?),
                 "--state" => state = Some(value()?.parse()?),
                 "all" => judge.scenarios = SCENARIOS.iter().collect(),
@@ -100,7 +106,11 @@ impl Options {
                 }
             }
         }
+        if let (Some(dir), [_]) = (&disks, judge.scenarios.as_slice()) {
+            return Ok(Options::Disks(judge, dir.clone()));
+        }
         match (state, judge.scenarios.as_slice()) {
+            _ if disks.is_some() => Err("--disks takes one scenario".into()),
             (_, []) => Err("no scenario is named; --help lists them".into()),
             (Some(state), &[scenario]) => Ok(Options::Replay { scenario, state }),
             (Some(_), _) => Err("--state takes one scenario".into()),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::campaign::{Counts, Judged, Verdict};
+use super::chosen::Outcome;
 use super::faults::{Fault, Swept};
 use super::scenario::Scenario;
 use super::states::Class;
@@ -20,6 +21,13 @@ impl fmt::Display for Verdict {
             Verdict::NoFilesystem(why) => write!(f, "Linux cannot mount the root: {why}"),
             Verdict::NoKernel(why) => write!(f, "the bootloader finds no kernel: {why}"),
         }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bootward, peer) = (System::Bootward.name(), System::PrepareRoot.name());
+        write!(f, "{}: {bootward} {}; {peer} {}", self.state, self.bootward, self.peer)
     }
 }
 

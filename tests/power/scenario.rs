@@ -5,8 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::campaign::Campaign;
 use super::disk::{self, Layout, Mounted, ONE, TWO, View};
 use super::record::Recording;
+use super::systems::System;
 use super::tools::{lab, run};
 use super::tree::Tree;
 
@@ -70,6 +72,13 @@ pub struct Recorded {
     pub trees: Vec<Tree>,
 }
 
+impl Recorded {
+    /// To judge it.
+    pub fn campaign<'a>(&'a self, bootward: &'a Path, systems: &'a [System], workers: usize) -> Campaign<'a> {
+        Campaign { recording: &self.recording, trees: &self.trees, bootward, systems, workers }
+    }
+}
+
 impl Scenario {
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -115,10 +124,13 @@ impl Scenario {
     /// Writes the trees of all versions, anew.
     fn trees(&self) -> io::Result<Vec<Tree>> {
         let release = run(Command::new("uname").arg("-r"))?;
+        // The kernel that chosen states are booted with for real, where tests/vm/setup has brought it.
+        let guest = fs::read_to_string(lab().with_file_name("kernel-amd64").join("release"));
+        let others: Vec<String> = guest.iter().map(|guest| guest.trim().to_string()).collect();
         let tree = |version| {
             let at = self.tree(version);
             let _ = fs::remove_dir_all(&at);
-            Tree::make(version, release.trim(), &at)
+            Tree::make(version, release.trim(), &others, &at)
         };
         (1..=self.before + 1).map(tree).collect()
     }
@@ -156,7 +168,7 @@ impl Scenario {
         pull.arg(self.dir().join("repo")).arg("lab");
         let mut deploy = self.ostree();
         deploy.args(["admin", "deploy", "--os", STATEROOT, "--sysroot"]).arg(sysroot);
-        deploy.args(["--karg=quiet", "--karg=panic=1", "lab"]);
+        deploy.args(["--karg=console=ttyS0", "--karg=panic=1", "lab"]);
         vec![pull, deploy]
     }
 

@@ -6,16 +6,32 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 /// Small files beside the kernel, the initramfs and busybox.
 const FILES: u32 = 330;
 /// What the init says first; after it the version, or 0 where none is to be read, and the inode of its root.
 pub const UP: &str = "[os] up:";
 
-/// The init of the small system.
-const INIT: &str = "#!/usr/bin/busybox sh
+/// Every file of the system with its SHA-256, but itself.
+const MANIFEST: &str = "usr/lib/manifest";
+
+/// The init of the small system. On a machine of its own, which `lab.machine` tells, it compares its files itself.
+const INIT: &str = r#"#!/usr/bin/busybox sh
+b=/usr/bin/busybox
 . /usr/lib/os-release
-echo \"[os] up: ${VERSION:-0} $(/usr/bin/busybox stat -c %i /)\"
-";
+echo "[os] up: ${VERSION:-0} $($b stat -c %i /)"
+[ -e /proc/self ] || $b mount -t proc proc /proc
+case " $($b cat /proc/cmdline) " in *" lab.machine "*)
+    cd /
+    if $b sha256sum -cs usr/lib/manifest; then
+        echo "[os] every file of version $VERSION is as it was committed"
+    else
+        echo "[os] it is not what was committed"
+    fi
+    $b poweroff -f
+esac
+"#;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +50,16 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Writes version `version` below `at`, with a stand-in for the kernel of this release. The same version is
-    /// the same to the byte.
+    /// Writes version `version` below `at`, with a stand-in for the kernel of this release, and a place for the
+    /// modules of `others`. The same version is the same to the byte.
     ///
     /// # Errors
     /// When busybox is missing, or the disk is full.
-    pub fn make(version: u32, release: &str, at: &Path) -> io::Result<Self> {
+    pub fn make(version: u32, release: &str, others: &[String], at: &Path) -> io::Result<Self> {
         let modules = at.join("usr/lib/modules").join(release);
+        for other in others {
+            fs::create_dir_all(at.join("usr/lib/modules").join(other))?;
+        }
         for dir in ["usr/bin", "usr/sbin", "usr/etc", "usr/lib/data"].map(|d| at.join(d)) {
             fs::create_dir_all(dir)?;
         }
@@ -62,7 +81,12 @@ impl Tree {
             let content = noise(age, 10 + n, 64 + (n * 977 % 20_000) as usize);
             fs::write(at.join(format!("usr/lib/data/{n:03}")), content)?;
         }
-        Ok(Tree { version, entries: read(at)? })
+        let mut entries = read(at)?;
+        let manifest = manifest(&entries);
+        fs::write(at.join(MANIFEST), &manifest)?;
+        let mode = fs::metadata(at.join(MANIFEST))?.mode();
+        entries.insert(MANIFEST.into(), Entry::File { mode, content: manifest.into() });
+        Ok(Tree { version, entries })
     }
 
     /// What is wrong with a deployment of this version; nothing if every file is as it was committed. Its
@@ -117,6 +141,18 @@ fn read(root: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
     let mut entries = BTreeMap::new();
     walk(root, root, &mut entries)?;
     Ok(entries)
+}
+
+/// As `sha256sum` prints it.
+fn manifest(entries: &BTreeMap<PathBuf, Entry>) -> String {
+    let line = |(path, entry): (&PathBuf, &Entry)| match entry {
+        Entry::File { content, .. } => {
+            let digest: String = Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect();
+            Some(format!("{digest}  {}\n", path.display()))
+        }
+        _ => None,
+    };
+    entries.iter().filter_map(line).collect()
 }
 
 fn program(path: &Path, content: &str) -> io::Result<()> {

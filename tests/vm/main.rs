@@ -43,6 +43,11 @@ mod tour {
     fn broken_all() {
         plays("broken-all");
     }
+
+    #[test]
+    fn power_cut() {
+        plays("power-cut");
+    }
 }
 
 /// Plays every scene of a table, two at a time, and tells of all that went wrong.
@@ -118,6 +123,14 @@ fn only_the_composefs_image_that_was_signed_boots() {
 #[test]
 fn composefs_on_an_old_kernel() {
     happens(lab::verity::old_kernel());
+}
+
+#[test]
+fn what_power_cuts_leave_boots_as_in_their_laboratory() {
+    match lab::cuts::agree() {
+        Ok(happened) => happened.iter().for_each(|line| println!("{line}")),
+        Err(fault) => panic!("{fault}"),
+    }
 }
 
 #[test]

@@ -60,7 +60,10 @@ pub struct Disks {
 }
 
 /// One user of the laboratory at a time: the images have fixed names.
-fn occupy() -> Outcome<()> {
+///
+/// # Errors
+/// When there is another.
+pub fn occupy() -> Outcome<()> {
     static LOCK: OnceLock<Result<Flock<File>, String>> = OnceLock::new();
     let held = LOCK.get_or_init(|| {
         let path = lab().join("run.lock");

@@ -10,6 +10,7 @@
 //! Everything is made below `target/lab`, without mounts and loop devices. `tests/vm/setup` brings the kernels.
 
 pub mod breakages;
+pub mod cuts;
 pub mod debian;
 pub mod fault;
 pub mod fixture;

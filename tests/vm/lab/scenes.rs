@@ -1,6 +1,7 @@
 //! The scenes: a state of the device, and what must come of it on the serial console.
 
 use super::breakages::{DEPLOYMENTS, ENVIRONMENTS};
+use super::cuts;
 use super::fixture::{Disks, Env, disks, small_sysroot};
 use super::guardian::{initramfs, kernel};
 use super::vm::{Machine, Setup, Vm};
@@ -20,6 +21,8 @@ pub enum Expected {
     Boots(u32, &'static [&'static str]),
     /// Recovery, with these reasons on the console.
     Recovery(&'static [&'static str]),
+    /// Disks of the power-cut laboratory: dead with libostree's initramfs, and a whole deployment boots with ours.
+    Rescue,
 }
 
 /// One scene.
@@ -41,7 +44,7 @@ pub struct Scene {
 pub const GOOD: Env = Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=0");
 
 /// The tour of `make demo`.
-pub const TOUR: [Scene; 5] = [
+pub const TOUR: [Scene; 6] = [
     Scene {
         name: "normal",
         title: "nothing is wrong: the newest deployment boots",
@@ -77,6 +80,13 @@ pub const TOUR: [Scene; 5] = [
         damage: "rm -rf $new/usr; rm $old/usr/sbin/init",
         expected: Expected::Recovery(&["usr", "init"]),
     },
+    Scene {
+        name: "power-cut",
+        title: "libostree's own update, cut: its initramfs finds no root, bootward boots",
+        env: Env::None,
+        damage: "",
+        expected: Expected::Rescue,
+    },
 ];
 
 /// The scene with this name.
@@ -106,6 +116,9 @@ impl Scene {
     /// # Errors
     /// When something is missing or does not build.
     pub fn prepare_as(&self, name: &str, live: bool) -> Outcome<Setup> {
+        if let Expected::Rescue = self.expected {
+            return cuts::machine(live);
+        }
         let Disks { images, options } = disks(name, &small_sysroot()?, self.damage, self.env, SMALL)?;
         Ok(Setup {
             name: name.to_string(),
@@ -125,10 +138,11 @@ impl Scene {
     /// # Errors
     /// When anything else than the expected happens.
     pub fn play(&self, live: bool) -> Outcome<String> {
-        let mut vm = self.prepare(live)?.start()?;
+        let start = || self.prepare(live)?.start();
         match self.expected {
-            Expected::Boots(version, reasons) => boots(&mut vm, version, reasons),
-            Expected::Recovery(reasons) => recovers(&mut vm, reasons),
+            Expected::Boots(version, reasons) => boots(&mut start()?, version, reasons),
+            Expected::Recovery(reasons) => recovers(&mut start()?, reasons),
+            Expected::Rescue => cuts::rescue(live),
         }
     }
 }
