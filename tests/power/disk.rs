@@ -13,9 +13,66 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+/// A kind of file system, by its name in `mount -t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The journal is a file; metadata goes to its place within seconds.
+    Ext4,
+    /// The log is read by nobody but the kernel; metadata goes to its place when it must.
+    Xfs,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Xfs => "xfs",
+        }
+    }
+
+    /// What its mount options must say here: several copies of a disk are mounted at a time.
+    pub fn options(self) -> Option<&'static str> {
+        match self {
+            Kind::Ext4 => None,
+            Kind::Xfs => Some("nouuid"),
+        }
+    }
+
+    /// The mount options of a reader without a journal.
+    fn unreplayed(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "noload",
+            Kind::Xfs => "nouuid,norecovery",
+        }
+    }
+
+    /// The program that makes one, and its arguments. All of it is there from the start, so that no kernel thread writes
+    /// on its own during a recording.
+    fn maker(self) -> &'static [&'static str] {
+        match self {
+            Kind::Ext4 => &[
+                "mke2fs",
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-b",
+                "4096",
+                "-E",
+                "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+            ],
+            // It makes none as small as ours without being told.
+            Kind::Xfs => &["mkfs.xfs", "-q", "-f", "-K", "--unsupported"],
+        }
+    }
+}
+
 /// A file system on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
+    /// What it is.
+    pub kind: Kind,
     /// Its label.
     pub label: &'static str,
     /// Where it is mounted in the sysroot.
@@ -32,12 +89,13 @@ const MIB: u64 = 1 << 20;
 pub type Layout = &'static [Partition];
 
 /// `/boot` is a directory of the root.
-pub const ONE: Layout = &[Partition { label: "otaroot", at: "", start: 0, size: 64 * MIB }];
+pub const ONE: Layout = &[ROOT];
+/// The same on xfs.
+pub const ONE_XFS: Layout = &[Partition { kind: Kind::Xfs, ..ROOT }];
 /// `/boot` is a file system of its own.
-pub const TWO: Layout = &[
-    Partition { label: "otaroot", at: "", start: 0, size: 64 * MIB },
-    Partition { label: "otaboot", at: "boot", start: 64 * MIB, size: 48 * MIB },
-];
+pub const TWO: Layout =
+    &[ROOT, Partition { kind: Kind::Ext4, label: "otaboot", at: "boot", start: 64 * MIB, size: 48 * MIB }];
+const ROOT: Partition = Partition { kind: Kind::Ext4, label: "otaroot", at: "", start: 0, size: 64 * MIB };
 
 /// Bytes of the whole disk.
 pub fn size(layout: Layout) -> u64 {
@@ -136,10 +194,10 @@ impl Mounted {
             let device = Loop::new(image, partition)?;
             let target = at.join(partition.at);
             let (flags, data) = match view {
-                View::Linux => (MsFlags::empty(), None),
-                View::Bootloader => (MsFlags::MS_RDONLY, Some("noload")),
+                View::Linux => (MsFlags::empty(), partition.kind.options()),
+                View::Bootloader => (MsFlags::MS_RDONLY, Some(partition.kind.unreplayed())),
             };
-            mount(Some(&device.node), &target, Some("ext4"), flags, data)
+            mount(Some(&device.node), &target, Some(partition.kind.name()), flags, data)
                 .map_err(|e| io::Error::other(format!("mount {}: {}", partition.label, e.desc())))?;
             disk.mounts.push(target);
             disk.loops.push(device);
@@ -233,16 +291,14 @@ pub fn extract(image: &Path, partition: &Partition, to: &Path) -> io::Result<()>
 /// Makes the file systems of `layout` on a new image.
 ///
 /// # Errors
-/// When mke2fs fails.
+/// When the tool for it fails.
 pub fn format(image: &Path, layout: Layout) -> io::Result<()> {
     File::create(image)?.set_len(size(layout))?;
     for partition in layout {
         let device = Loop::new(image, partition)?;
-        let mut mke2fs = std::process::Command::new("mke2fs");
-        mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-L", partition.label]);
-        // Everything is there from the start, so that no kernel thread writes on its own during a recording.
-        mke2fs.args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
-        super::tools::run(mke2fs.arg(&device.node))?;
+        let maker = partition.kind.maker();
+        let mut make = std::process::Command::new(maker[0]);
+        super::tools::run(make.args(&maker[1..]).args(["-L", partition.label]).arg(&device.node))?;
     }
     // The mount points of the others are directories of the root.
     let scratch = image.with_extension("mount");

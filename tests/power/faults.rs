@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::campaign::{Place, Verdict, boot};
+use super::campaign::{Place, Verdict, boot, in_parallel};
 use super::disk::{Mounted, View, copy};
 use super::loader::{Loaded, load};
 use super::scenario::{Recorded, Scenario};
@@ -49,7 +49,7 @@ impl Fault {
     }
 
     /// `strace` so that a process meets the fault at this call. strace counts each call's name for itself.
-    fn strace(self, (call, n): &(String, usize)) -> Command {
+    fn strace(self, (call, n): &Call) -> Command {
         let action = match self {
             Fault::Kill => "signal=SIGKILL".into(),
             Fault::Error(name) => format!("error={name}"),
@@ -61,110 +61,145 @@ impl Fault {
     }
 }
 
-/// What came of one kind of fault.
-#[derive(Clone, Debug, Default)]
-pub struct Swept {
-    /// Points that were tried.
-    pub points: usize,
-    /// Of these, where the operation itself, or the boot itself, came through.
-    pub came_through: usize,
-    /// What must not be, each with its point.
+/// What came of a fault at one point.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The operation itself, or the boot itself, came through.
+    pub came_through: bool,
+    /// What must not be.
     pub failures: Vec<String>,
 }
 
-/// Cuts the operation of `scenario` at every `every`th changing call. Whenever it says that it has succeeded, the
-/// new version must boot; whenever it does not, some whole version; and running it again must finish it.
-///
-/// # Errors
-/// When the laboratory itself fails.
-pub fn sweep_operation(
-    scenario: &Scenario,
-    recorded: &Recorded,
-    bootward: &Path,
-    fault: Fault,
-    every: usize,
-) -> io::Result<Swept> {
-    let place = Place::new()?;
-    let initramfs = Initramfs::new(&place.dir, bootward)?;
-    let (base, layout) = (&recorded.recording.base, recorded.recording.layout);
-    let image = place.dir.join("faults.img");
-    let new = scenario.before + 1;
-    let mut swept = Swept::default();
-    for (faulty, calls) in calls(scenario, recorded, &place)?.into_iter().enumerate() {
-        for call in calls.iter().step_by(every.max(1)) {
-            let point = format!("{} at {} {} of command {}", fault.name(), call.0, call.1, faulty + 1);
-            copy(base, &image)?;
-            let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
-            let mut succeeded = true;
-            for (number, command) in (scenario.operation)(scenario, &mounted.at).into_iter().enumerate() {
-                // A person would stop there, too.
-                if !succeeded {
-                    break;
-                }
-                let strace = (number == faulty).then(|| fault.strace(call));
-                succeeded = run(&mut around(strace, command)).is_ok();
-            }
-            mounted.close()?;
-            swept.points += 1;
-            swept.came_through += usize::from(succeeded);
-            let whole = match boot_once(&image, recorded, &initramfs, &place)? {
-                Verdict::Whole(version) => Some(version),
-                other => {
-                    swept.failures.push(format!("{point}: {other}"));
-                    None
-                }
-            };
-            if succeeded && whole.is_some_and(|version| version != new) {
-                swept.failures.push(format!("{point}: it said that it was done, and the old version boots"));
-            }
-            let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
-            for mut command in (scenario.operation)(scenario, &mounted.at) {
-                if let Err(e) = run(&mut command) {
-                    swept.failures.push(format!("{point}: it cannot be run again: {e}"));
-                }
-            }
-            mounted.close()?;
-            if boot_once(&image, recorded, &initramfs, &place)? != Verdict::Whole(new) {
-                swept.failures.push(format!("{point}: run again, it does not boot the new version"));
-            }
-            fs::remove_file(&image)?;
-        }
-    }
-    Ok(swept)
+/// What is swept, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep<'a> {
+    /// The operation.
+    pub scenario: &'a Scenario,
+    /// Its disk.
+    pub recorded: &'a Recorded,
+    /// The device binary of bootward.
+    pub bootward: &'a Path,
+    /// Every so manyth call.
+    pub every: usize,
+    /// How many at a time.
+    pub workers: usize,
 }
 
-/// Has the guardian meet the fault at every `every`th call of a boot; the boot after it must come up. The first
-/// calls are those of the laboratory, which makes the surroundings in the same process.
-///
-/// # Errors
-/// When the laboratory itself fails.
-pub fn sweep_guardian(recorded: &Recorded, bootward: &Path, fault: Fault, every: usize) -> io::Result<Swept> {
-    let place = Place::new()?;
-    let initramfs = Initramfs::new(&place.dir, bootward)?;
-    let (base, layout) = (&recorded.recording.base, recorded.recording.layout);
-    let image = place.dir.join("faults.img");
-    copy(base, &image)?;
-    let Loaded::Kernel { command_line } = load(&image, layout, &place.mount, &recorded.trees) else {
-        return Err(io::Error::other("the disk before the operation does not boot"));
-    };
-    let mut swept = Swept::default();
-    let counted = place.dir.join("calls");
-    let mut counting = Command::new("strace");
-    counting.args(["-f", "-qq", "-o"]).arg(&counted);
-    initramfs.boot_under(Some(counting), System::Bootward, &image, layout, &command_line)?;
-    for call in points(&counted)?.iter().step_by(every.max(1)) {
-        copy(base, &image)?;
-        let faulty = Some(fault.strace(call));
-        let ended = initramfs.boot_under(faulty, System::Bootward, &image, layout, &command_line)?;
-        swept.points += 1;
-        swept.came_through += usize::from(matches!(ended, Ended::Up { .. }));
-        match boot_once(&image, recorded, &initramfs, &place)? {
-            Verdict::Whole(_) => {}
-            other => swept.failures.push(format!("{} at {} {}, then: {other}", fault.name(), call.0, call.1)),
+impl Sweep<'_> {
+    /// Cuts the operation at its changing calls. Whenever it says that it has succeeded, the new version must boot;
+    /// whenever it does not, some whole version; and running it again must finish it.
+    ///
+    /// # Errors
+    /// When the laboratory itself fails.
+    pub fn operation(&self, fault: Fault) -> io::Result<Vec<Point>> {
+        let place = Place::new()?;
+        let calls = calls(self.scenario, self.recorded, &place)?;
+        let calls = calls.iter().enumerate().flat_map(|(n, calls)| calls.iter().map(move |call| (n, call)));
+        let calls: Vec<(usize, &Call)> = calls.step_by(self.every.max(1)).collect();
+        in_parallel(&calls, self.workers, |share| {
+            let place = Place::new()?;
+            let initramfs = Initramfs::new(&place.dir, self.bootward)?;
+            share.iter().map(|&(number, call)| self.cut(fault, number, call, &initramfs, &place)).collect()
+        })
+    }
+
+    fn cut(
+        &self,
+        fault: Fault,
+        faulty: usize,
+        call: &Call,
+        initramfs: &Initramfs,
+        place: &Place,
+    ) -> io::Result<Point> {
+        let layout = self.recorded.recording.layout;
+        let image = place.dir.join("faults.img");
+        let new = self.scenario.before + 1;
+        let mut point = Point { came_through: true, failures: Vec::new() };
+        let mut failed = |what: String| {
+            point.failures.push(format!(
+                "{} at {} {} of command {}: {what}",
+                fault.name(),
+                call.0,
+                call.1,
+                faulty + 1
+            ));
+        };
+        copy(&self.recorded.recording.base, &image)?;
+        let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
+        for (number, command) in (self.scenario.operation)(self.scenario, &mounted.at).into_iter().enumerate()
+        {
+            // A person would stop there, too.
+            if !point.came_through {
+                break;
+            }
+            let strace = (number == faulty).then(|| fault.strace(call));
+            point.came_through = run(&mut around(strace, command)).is_ok();
+        }
+        mounted.close()?;
+        let whole = match boot_once(&image, self.recorded, initramfs, place)? {
+            Verdict::Whole(version) => Some(version),
+            other => {
+                failed(other.to_string());
+                None
+            }
+        };
+        if point.came_through && whole.is_some_and(|version| version != new) {
+            failed("it said that it was done, and the old version boots".into());
+        }
+        let mounted = Mounted::new(&image, layout, &place.mount, View::Linux)?;
+        for mut command in (self.scenario.operation)(self.scenario, &mounted.at) {
+            if let Err(e) = run(&mut command) {
+                failed(format!("it cannot be run again: {e}"));
+            }
+        }
+        mounted.close()?;
+        if boot_once(&image, self.recorded, initramfs, place)? != Verdict::Whole(new) {
+            failed("run again, it does not boot the new version".into());
         }
         fs::remove_file(&image)?;
+        Ok(point)
     }
-    Ok(swept)
+
+    /// Has the guardian meet the fault at the calls of a boot; the boot after it must come up. The first calls are
+    /// those of the laboratory, which makes the surroundings in the same process.
+    ///
+    /// # Errors
+    /// When the laboratory itself fails.
+    pub fn guardian(&self, fault: Fault) -> io::Result<Vec<Point>> {
+        let place = Place::new()?;
+        let initramfs = Initramfs::new(&place.dir, self.bootward)?;
+        let (base, layout) = (&self.recorded.recording.base, self.recorded.recording.layout);
+        let image = place.dir.join("faults.img");
+        copy(base, &image)?;
+        let Loaded::Kernel { command_line } = load(&image, layout, &place.mount, &self.recorded.trees) else {
+            return Err(io::Error::other("the disk before the operation does not boot"));
+        };
+        let counted = place.dir.join("calls");
+        let mut counting = Command::new("strace");
+        counting.args(["-f", "-qq", "-o"]).arg(&counted);
+        initramfs.boot_under(Some(counting), System::Bootward, &image, layout, &command_line)?;
+        let calls: Vec<Call> = points(&counted)?.into_iter().step_by(self.every.max(1)).collect();
+        in_parallel(&calls, self.workers, |share| {
+            let place = Place::new()?;
+            let initramfs = Initramfs::new(&place.dir, self.bootward)?;
+            let image = place.dir.join("faults.img");
+            let meet = |call: &Call| {
+                copy(base, &image)?;
+                let faulty = Some(fault.strace(call));
+                let ended = initramfs.boot_under(faulty, System::Bootward, &image, layout, &command_line)?;
+                let mut failures = Vec::new();
+                match boot_once(&image, self.recorded, &initramfs, &place)? {
+                    Verdict::Whole(_) => {}
+                    other => {
+                        failures.push(format!("{} at {} {}, then: {other}", fault.name(), call.0, call.1))
+                    }
+                }
+                fs::remove_file(&image)?;
+                Ok(Point { came_through: matches!(ended, Ended::Up { .. }), failures })
+            };
+            share.iter().map(meet).collect()
+        })
+    }
 }
 
 fn boot_once(image: &Path, recorded: &Recorded, initramfs: &Initramfs, place: &Place) -> io::Result<Verdict> {
@@ -178,7 +213,7 @@ fn boot_once(image: &Path, recorded: &Recorded, initramfs: &Initramfs, place: &P
 }
 
 /// The changing calls of each command.
-fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<Vec<Points>> {
+fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<Vec<Vec<Call>>> {
     let (image, log) = (place.dir.join("count.img"), place.dir.join("calls"));
     copy(&recorded.recording.base, &image)?;
     let mounted = Mounted::new(&image, recorded.recording.layout, &place.mount, View::Linux)?;
@@ -194,11 +229,11 @@ fn calls(scenario: &Scenario, recorded: &Recorded, place: &Place) -> io::Result<
     Ok(counts)
 }
 
-/// Calls by name, and by number among those of their name in one process.
-type Points = Vec<(String, usize)>;
+/// A call by name, and by number among those of its name in one process.
+type Call = (String, usize);
 
 /// The calls in a log of strace's. Of each name there are as many as the process makes that makes most of them.
-fn points(log: &Path) -> io::Result<Points> {
+fn points(log: &Path) -> io::Result<Vec<Call>> {
     let mut counts = std::collections::BTreeMap::<(String, String), usize>::new();
     for line in String::from_utf8_lossy(&fs::read(log)?).lines() {
         // "PID name(arguments"; an interrupted call has a second line without a bracket after its name.

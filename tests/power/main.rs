@@ -2,6 +2,7 @@
 //! boots from it. `cargo test --test power -- --help` says how to use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod again;
 mod blocklog;
 mod campaign;
 mod chosen;
@@ -26,10 +27,10 @@ use std::process::{Command, ExitCode};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use campaign::{Counts, Judged, Place};
-use faults::{Fault, sweep_guardian, sweep_operation};
+use campaign::{Campaign, Counts, Judged, Place};
+use faults::{Fault, Sweep};
 use options::Options;
-use report::{print_counts, print_failures, swept};
+use report::{print_counts, print_failures, print_failures_after, swept};
 use scenario::{Recorded, Scenario};
 use states::{Class, State};
 use systems::System;
@@ -58,7 +59,8 @@ fn main() -> ExitCode {
         Options::Judge(options) => judge(&options),
         Options::Faults(options, faults) => inject(&options, &faults),
         Options::Disks(options, dir) => disks(&options, &dir),
-        Options::Replay { scenario, state } => replay(scenario, state),
+        Options::Again(options, every) => boots(&options, every),
+        Options::Replay { scenario, state, second } => replay(scenario, state, second),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -80,8 +82,8 @@ fn occupy() -> io::Result<Flock<File>> {
     })
 }
 
-/// What the CI runs: one whole scenario with both systems, part of its reorderings and tears, and proof that
-/// the laboratory notices missing syncs.
+/// What the CI runs: one whole scenario with both systems, part of its reorderings and tears, cuts of a boot after a
+/// cut, some failing system calls, and proof that the laboratory notices missing syncs.
 fn check() -> io::Result<bool> {
     states::self_check();
     campaign::own_namespace()?;
@@ -98,10 +100,19 @@ fn check() -> io::Result<bool> {
         println!("FAILED: ostree-prepare-root boots every state: the known bricks are not reproduced");
         good = false;
     }
-    let campaign = campaign::Campaign { systems: &both[..1], ..campaign };
+    let first = chosen::stale(&chosen::outcomes(&prefixes)).map(|outcome| outcome.state.clone());
+    let campaign = Campaign { systems: &both[..1], ..campaign };
+    good &= boots_survive(scenario, &campaign, first.as_slice(), 10)?;
     for (class, share) in [(Class::Reordered, 150), (Class::Torn, 150)] {
         let all = states::states(&recorded.recording.requests, class).len();
         good &= bootward_boots(scenario, class, &campaign.run(class, all / share)?);
+    }
+
+    for fault in [Fault::Kill, Fault::Error("EIO")] {
+        let sweep =
+            Sweep { scenario, recorded: &recorded, bootward: &bootward, every: 40, workers: workers() };
+        good &= swept("guardian", fault, &sweep.guardian(fault)?);
+        good &= swept("update", fault, &Sweep { every: 300, ..sweep }.operation(fault)?);
     }
 
     let scenario = Scenario::named("two-update-without-syncs").expect("is one");
@@ -109,7 +120,7 @@ fn check() -> io::Result<bool> {
     let campaign = recorded.campaign(&bootward, &both, workers());
     let all = recorded.recording.requests.len();
     let judged = campaign.run(Class::Prefix, all / 60)?;
-    print_counts(scenario, Class::Prefix, &judged);
+    print_counts(scenario, "prefixes", &judged);
     let counts = Counts::of(&judged, System::PrepareRoot);
     if counts.dead + counts.corrupt == 0 {
         println!("FAILED: the laboratory does not notice that every sync is missing");
@@ -121,7 +132,7 @@ fn check() -> io::Result<bool> {
 
 /// Whether bootward came up with a whole deployment wherever there was a kernel; tells of the states if not.
 fn bootward_boots(scenario: &Scenario, class: Class, judged: &[Judged]) -> bool {
-    print_counts(scenario, class, judged);
+    print_counts(scenario, &class.to_string(), judged);
     let counts = Counts::of(judged, System::Bootward);
     print_failures(scenario, judged, System::Bootward);
     counts.dead + counts.corrupt == 0 && counts.total() > 0
@@ -138,11 +149,55 @@ fn judge(options: &options::Judge) -> io::Result<bool> {
             recorded.campaign(&bootward, &options.systems, options.workers.unwrap_or_else(workers));
         for &class in &options.classes {
             let judged = campaign.run(class, options.every)?;
-            print_counts(scenario, class, &judged);
+            print_counts(scenario, &class.to_string(), &judged);
             print_failures(scenario, &judged, System::Bootward);
             let counts = Counts::of(&judged, System::Bootward);
             good &= scenario.without_syncs || counts.dead + counts.corrupt == 0;
         }
+    }
+    Ok(good)
+}
+
+/// Boots of chosen states, cut as well.
+fn boots(options: &options::Judge, every: usize) -> io::Result<bool> {
+    states::self_check();
+    campaign::own_namespace()?;
+    let bootward = binary()?;
+    let mut good = true;
+    for scenario in &options.scenarios {
+        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
+        let campaign =
+            recorded.campaign(&bootward, &[System::Bootward], options.workers.unwrap_or_else(workers));
+        for &class in &options.classes {
+            let all = states::states(&recorded.recording.requests, class);
+            let all: Vec<State> = all.into_iter().step_by(options.every).collect();
+            good &= boots_survive(scenario, &campaign, &all, every)?;
+        }
+    }
+    Ok(good)
+}
+
+/// Whether bootward comes up after any cut of its boots of these states.
+fn boots_survive(
+    scenario: &Scenario,
+    campaign: &Campaign,
+    firsts: &[State],
+    every: usize,
+) -> io::Result<bool> {
+    let boots = again::record(campaign, firsts, &scenario.boots())?;
+    let writes = boots.iter().map(|(_, r)| r.requests.iter().filter(|r| r.writes()).count()).sum::<usize>();
+    println!("  {} boots of {} states, {writes} writes", boots.len(), firsts.len());
+    let mut good = !boots.is_empty();
+    for class in [Class::Prefix, Class::Reordered, Class::Torn] {
+        let mut all = Vec::new();
+        for (first, recording) in &boots {
+            let judged = Campaign { recording, ..*campaign }.run(class, every)?;
+            print_failures_after(&format!("{first}/"), scenario, &judged, System::Bootward);
+            all.extend(judged);
+        }
+        print_counts(scenario, &format!("boots {class}"), &all);
+        let counts = Counts::of(&all, System::Bootward);
+        good &= counts.dead + counts.corrupt == 0 && counts.total() > 0;
     }
     Ok(good)
 }
@@ -154,11 +209,11 @@ fn inject(options: &options::Judge, faults: &[Fault]) -> io::Result<bool> {
     let mut good = true;
     for scenario in &options.scenarios {
         let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
+        let (every, workers) = (options.every, options.workers.unwrap_or_else(workers));
+        let sweep = Sweep { scenario, recorded: &recorded, bootward: &bootward, every, workers };
         for &fault in faults {
-            let operation = sweep_operation(scenario, &recorded, &bootward, fault, options.every)?;
-            good &= swept("update", fault, &operation);
-            let guardian = sweep_guardian(&recorded, &bootward, fault, options.every)?;
-            good &= swept("guardian", fault, &guardian);
+            good &= swept("guardian", fault, &sweep.guardian(fault)?);
+            good &= swept("update", fault, &sweep.operation(fault)?);
         }
     }
     Ok(good)
@@ -182,13 +237,19 @@ fn disks(options: &options::Judge, dir: &Path) -> io::Result<bool> {
 }
 
 /// One state of the recording that was made last, and everything that the systems said.
-fn replay(scenario: &Scenario, state: State) -> io::Result<bool> {
+fn replay(scenario: &Scenario, state: State, second: Option<State>) -> io::Result<bool> {
     campaign::own_namespace()?;
     let bootward = binary()?;
     let recorded = scenario.kept()?;
     let systems = [System::Bootward, System::PrepareRoot];
     let campaign = recorded.campaign(&bootward, &systems, 1);
-    let judged = campaign.judge(&[state])?;
+    let judged = match second {
+        None => campaign.judge(&[state])?,
+        Some(second) => {
+            let recording = again::kept(&campaign, &state, &scenario.boots())?;
+            Campaign { recording: &recording, ..campaign }.judge(&[second])?
+        }
+    };
     for j in &judged {
         println!("{} {}: {}", j.state, j.system.name(), j.verdict);
     }

@@ -23,6 +23,8 @@ Usage: cargo test --test power                        what the CI runs
   --kept          judge the last recording instead of making one
   --faults NAME   instead: SIGKILL, EIO, ENOSPC, EROFS, EINTR or all, at every system call of the update that
                   changes something, and at every one of a boot with bootward
+  --again N       instead: boot each state with bootward, cut that boot too, and judge every Nth state of all classes
+                  that this leaves; --every should leave few of the first ones. Their ids are FIRST/SECOND
   --disks DIR     instead: a state of each kind of outcome, as disk images in DIR
   --workers N     how many at a time; default: one for each processor
 
@@ -41,6 +43,8 @@ pub enum Options {
     Judge(Judge),
     /// To inject faults.
     Faults(Judge, Vec<Fault>),
+    /// To cut the boots of the states as well: every so manyth state of those.
+    Again(Judge, usize),
     /// To write the disks of chosen states into this directory.
     Disks(Judge, PathBuf),
     /// To look at one state.
@@ -49,6 +53,8 @@ pub enum Options {
         scenario: &'static Scenario,
         /// The state.
         state: State,
+        /// A state of its boot.
+        second: Option<State>,
     },
 }
 
@@ -86,6 +92,7 @@ impl Options {
             workers: None,
         };
         let (mut state, mut faults, mut disks) = (None, Vec::new(), None);
+        let mut again = None;
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{argument} wants a value"));
@@ -96,9 +103,10 @@ impl Options {
                 "--system" => judge.systems = systems(value()?)?,
                 "--every" => judge.every = number(value()?)?,
                 "--faults" => faults = chosen_faults(value()?)?,
+                "--again" => again = Some(number(value()?)?),
                 "--disks" => disks = Some(PathBuf::from(value()?)),
                 "--workers" => judge.workers = Some(number(value()?)?),
-                "--state" => state = Some(value()?.parse()?),
+                "--state" => state = Some(value()?),
                 "all" => judge.scenarios = SCENARIOS.iter().collect(),
                 name => {
                     let found = Scenario::named(name).ok_or(format!("there is no scenario '{name}'"))?;
@@ -112,10 +120,17 @@ impl Options {
         match (state, judge.scenarios.as_slice()) {
             _ if disks.is_some() => Err("--disks takes one scenario".into()),
             (_, []) => Err("no scenario is named; --help lists them".into()),
-            (Some(state), &[scenario]) => Ok(Options::Replay { scenario, state }),
+            (Some(state), &[scenario]) => {
+                let (first, second) = state.split_once('/').map_or((state, None), |(f, s)| (f, Some(s)));
+                let second = second.map(str::parse).transpose()?;
+                Ok(Options::Replay { scenario, state: first.parse()?, second })
+            }
             (Some(_), _) => Err("--state takes one scenario".into()),
             (None, _) if !faults.is_empty() => Ok(Options::Faults(judge, faults)),
-            (None, _) => Ok(Options::Judge(judge)),
+            (None, _) => Ok(match again {
+                Some(every) => Options::Again(judge, every),
+                None => Options::Judge(judge),
+            }),
         }
     }
 }

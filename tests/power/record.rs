@@ -11,11 +11,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::blocklog::{self, Request};
-use super::disk::{Layout, Mounted, View, copy, size};
+use super::disk::{Layout, copy, size};
 
-/// Time for the kernel's own write-back after the operation: ext4 commits every 5 seconds, and devices run on
+/// Time for the kernel's own write-back after an operation: ext4 commits every 5 seconds, and devices run on
 /// after an update. Without it those writes would be seen as one unmount only.
-const SETTLE: Duration = Duration::from_secs(7);
+pub const SETTLE: Duration = Duration::from_secs(7);
 /// Time for the storage daemon to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,8 +41,8 @@ impl Drop for Daemon {
 }
 
 impl Recording {
-    /// Carries out `operation` on the sysroot that is on the disk `base`, in a mount namespace of the caller's
-    /// own. Scratch files are in `dir`.
+    /// Carries out `operation` on a disk that is as `base`, in a mount namespace of the caller's own. Scratch files
+    /// are in `dir`.
     ///
     /// # Errors
     /// When a tool fails, or when the log does not lead from the disk before to the disk after.
@@ -59,10 +59,7 @@ impl Recording {
         File::create(&log)?.set_len(4 << 30)?;
         File::create(&export)?;
         let mut daemon = start(&live, &log, &export, size(layout))?;
-        let mounted = Mounted::new(&export, layout, &dir.join("sysroot"), View::Linux)?;
-        operation(&mounted.at)?;
-        sleep(SETTLE);
-        mounted.close()?;
+        operation(&export)?;
         end(&mut daemon)?;
         let recording = Self::kept(base, layout, dir)?;
         recording.check(&live)?;

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
 
 use super::campaign::Campaign;
-use super::disk::{self, Layout, Mounted, ONE, TWO, View};
-use super::record::Recording;
+use super::disk::{self, Layout, Mounted, ONE, ONE_XFS, TWO, View};
+use super::record::{Recording, SETTLE};
 use super::systems::System;
 use super::tools::{lab, run};
 use super::tree::Tree;
@@ -53,11 +54,12 @@ const TRIXIE_TWO: &str = "as two-update, by libostree 2025.2";
 const WITHOUT_SYNCS: &str = "as two-update, with every sync and freeze stubbed out";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 8] = [
     update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
     update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
     update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
     update("two-update", "/boot of its own: version 3 replaces version 1", TWO, 2),
+    update("one-update-xfs", "as one-update, on xfs", ONE_XFS, 2),
     Scenario { libostree: Libostree::Trixie, ..update("one-update-trixie", TRIXIE_ONE, ONE, 2) },
     Scenario { libostree: Libostree::Trixie, ..update("two-update-trixie", TRIXIE_TWO, TWO, 2) },
     Scenario { without_syncs: true, ..update("two-update-without-syncs", WITHOUT_SYNCS, TWO, 2) },
@@ -85,6 +87,11 @@ impl Scenario {
         SCENARIOS.iter().find(|s| s.name == name)
     }
 
+    /// Where the boots of its states are recorded.
+    pub fn boots(&self) -> PathBuf {
+        self.dir().join("boots")
+    }
+
     fn dir(&self) -> PathBuf {
         lab().join(self.name)
     }
@@ -104,8 +111,13 @@ impl Scenario {
         let mounted = Mounted::new(&base, self.layout, &dir.join("sysroot"), View::Linux)?;
         self.prepare(&mounted.at)?;
         mounted.close()?;
-        let operate = |sysroot: &Path| {
-            (self.operation)(self, sysroot).into_iter().try_for_each(|c| run(&mut self.stubbed(c)?).map(drop))
+        let operate = |disk: &Path| {
+            let mounted = Mounted::new(disk, self.layout, &dir.join("sysroot"), View::Linux)?;
+            for command in (self.operation)(self, &mounted.at) {
+                run(&mut self.stubbed(command)?)?;
+            }
+            sleep(SETTLE);
+            mounted.close()
         };
         let recording = Recording::make(&base, self.layout, &dir, operate)?;
         Ok(Recorded { recording, trees })

@@ -103,7 +103,9 @@ impl Initramfs {
         let loops = loops?;
         let root = loops[0].node.display();
         let log = self.dir.join("kmsg");
-        fs::write(self.dir.join("cmdline"), format!("{words} ostree_root={root} root={root} rw\n"))?;
+        let flags = layout[0].kind.options().map_or(String::new(), |options| format!("rootflags={options} "));
+        let words = format!("{words} ostree_root={root} root={root} {flags}rw\n");
+        fs::write(self.dir.join("cmdline"), words)?;
         fs::write(&log, "")?;
         let mut command = match under {
             None => Command::new("unshare"),
@@ -114,6 +116,7 @@ impl Initramfs {
         };
         command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
         command.arg(std::env::current_exe()?).arg("--inside").arg(system.name()).arg(&self.dir);
+        command.arg(layout[0].kind.name()).arg(layout[0].kind.options().unwrap_or_default());
         command.args(loops.iter().map(|l| &l.node));
         let (success, printed) = within(&mut command, PATIENCE)?;
         let up = printed.lines().find_map(|line| line.strip_prefix(UP)).and_then(|line| {
@@ -166,7 +169,7 @@ fn within(command: &mut Command, patience: Duration) -> io::Result<(bool, String
     Ok((status.success(), printed))
 }
 
-/// In the namespaces, as their PID 1: `SYSTEM DIRECTORY ROOT_DEVICE [BOOT_DEVICE]`.
+/// In the namespaces, as their PID 1: `SYSTEM DIRECTORY FILE_SYSTEM OPTIONS ROOT_DEVICE [BOOT_DEVICE]`, of the root.
 pub fn inside(arguments: &[String]) -> ExitCode {
     let Err(error) = enter(arguments);
     println!("{error}");
@@ -174,7 +177,9 @@ pub fn inside(arguments: &[String]) -> ExitCode {
 }
 
 fn enter(arguments: &[String]) -> io::Result<std::convert::Infallible> {
-    let [system, dir, devices @ ..] = arguments else { return Err(io::Error::other("arguments")) };
+    let [system, dir, kind, options, devices @ ..] = arguments else {
+        return Err(io::Error::other("arguments"));
+    };
     let dir = Path::new(dir);
     if system == System::Bootward.name() {
         // It deletes its initramfs as it leaves: this one is a copy.
@@ -195,7 +200,13 @@ fn enter(arguments: &[String]) -> io::Result<std::convert::Infallible> {
     mounted("tmpfs", &root.join("run"))?;
     surroundings(dir, &root)?;
     let sysroot = root.join("sysroot");
-    mount(Some(devices[0].as_str()), &sysroot, Some("ext4"), MsFlags::empty(), None::<&str>)?;
+    mount(
+        Some(devices[0].as_str()),
+        &sysroot,
+        Some(kind.as_str()),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )?;
     chroot(&root)?;
     std::env::set_current_dir("/")?;
     // Not in place of this process: as PID 1 it would do what our other system does.

@@ -16,13 +16,17 @@ pub const UP: &str = "[os] up:";
 /// Every file of the system with its SHA-256, but itself.
 const MANIFEST: &str = "usr/lib/manifest";
 
-/// The init of the small system. On a machine of its own, which `lab.machine` tells, it compares its files itself.
+/// The init of the small system. On a machine of its own, which `lab.machine` tells, it compares its files itself;
+/// with `lab.shell` it leaves the console to whoever types, and with `lab.settle` it stays up for a while.
 const INIT: &str = r#"#!/usr/bin/busybox sh
 b=/usr/bin/busybox
 . /usr/lib/os-release
 echo "[os] up: ${VERSION:-0} $($b stat -c %i /)"
 [ -e /proc/self ] || $b mount -t proc proc /proc
-case " $($b cat /proc/cmdline) " in *" lab.machine "*)
+case " $($b cat /proc/cmdline) " in
+*" lab.settle "*) exec $b sleep 7 ;;
+*" lab.shell "*) exec $b sh -i ;;
+*" lab.machine "*)
     cd /
     if $b sha256sum -cs usr/lib/manifest; then
         echo "[os] every file of version $VERSION is as it was committed"

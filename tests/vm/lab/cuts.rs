@@ -208,12 +208,13 @@ pub fn rescue(live: bool) -> Outcome<String> {
     Ok(format!("ostree-prepare-root: dead, no root; bootward: version {version}, whole: {decision}"))
 }
 
-/// The disk of the scene with bootward's initramfs.
+/// The disk of the scene with bootward's initramfs, and the console left to whoever types.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn machine(live: bool) -> Outcome<Setup> {
-    State::of(STALE)?.machine(SCENE, System::Bootward, live)
+    let setup = State::of(STALE)?.machine(SCENE, System::Bootward, live)?;
+    Ok(Setup { command_line: setup.command_line.replace("lab.machine", "lab.shell"), ..setup })
 }
 
 /// A state of each kind with each initramfs, in a machine: it must be as in the laboratory.
