@@ -13,6 +13,9 @@ use crate::sysroot::Deployment;
 
 use super::{BOOT, Boot, CONFIG, HEARTBEAT, SYSROOT};
 
+/// What helps where every deployment is refused for the same reason, which nothing at the console changes.
+const NEEDED: &str = "nothing boots until the initramfs is built again";
+
 /// How much is to be verified, and the word of the command line for it, where there is one.
 fn level(boot: &Boot) -> (Level, Option<String>) {
     let command_line = CommandLine::parse(&boot.command_line);
@@ -57,9 +60,11 @@ pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(),
         );
     }
     if boot.config.verify_unclear {
-        return Err(Fault::Keys(CONFIG.into(), KeysFault::Unclear).to_string());
+        let fault = Fault::Keys(CONFIG.into(), KeysFault::Unclear);
+        return Err(format!("{fault}; {NEEDED} with its [verify] put right"));
     }
-    let keys = keys(boot.config.verify_keys.as_str()).map_err(|fault| fault.to_string())?;
+    let keys = keys(boot.config.verify_keys.as_str())
+        .map_err(|fault| format!("{fault}; {NEEDED} with the keys (bootward-initramfs --keys)"))?;
     let opened = |path: &str| Beneath::open(Path::new(path)).map_err(|e| format!("{path}: {}", e.desc()));
     let sysroot = opened(SYSROOT)?;
     let boot_directory = opened(if boot.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT }).ok();

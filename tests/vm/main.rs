@@ -40,6 +40,11 @@ mod tour {
     }
 
     #[test]
+    fn damaged() {
+        plays("damaged");
+    }
+
+    #[test]
     fn broken_all() {
         plays("broken-all");
     }
@@ -110,6 +115,14 @@ fn a_read_only_root_keeps_its_ledger() {
 #[test]
 fn the_boot_partition_is_read_and_let_go() {
     happens(lab::hardware::boot_partition());
+}
+
+#[test]
+fn only_what_is_verified_boots() {
+    match lab::trust::play() {
+        Ok(happened) => happened.iter().for_each(|line| println!("{line}")),
+        Err(fault) => panic!("{fault}"),
+    }
 }
 
 #[test]

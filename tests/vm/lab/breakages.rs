@@ -20,7 +20,7 @@ const fn broken(
     boots: u32,
     reason: &'static [&'static str],
 ) -> Scene {
-    Scene { name, title: name, env: GOOD, damage, expected: Expected::Boots(boots, reason) }
+    Scene { name, title: name, env: GOOD, damage, config: "", expected: Expected::Boots(boots, reason) }
 }
 
 /// Ways to break the newest deployment, or what leads to it. Version 1 boots where version 2 is broken;
@@ -78,7 +78,7 @@ pub const DEPLOYMENTS: [Scene; 17] = [
 ];
 
 const fn environment(name: &'static str, env: Env, boots: u32, reason: &'static [&'static str]) -> Scene {
-    Scene { name, title: name, env, damage: "", expected: Expected::Boots(boots, reason) }
+    Scene { name, title: name, env, damage: "", config: "", expected: Expected::Boots(boots, reason) }
 }
 
 /// States of the U-Boot environment.

@@ -16,8 +16,10 @@ pub mod fault;
 pub mod fixture;
 pub mod guardian;
 pub mod hardware;
+pub mod keys;
 pub mod scenes;
 pub mod tools;
+pub mod trust;
 pub mod verity;
 pub mod vm;
 

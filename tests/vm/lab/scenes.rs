@@ -1,9 +1,11 @@
 //! The scenes: a state of the device, and what must come of it on the serial console.
 
+use std::path::PathBuf;
+
 use super::breakages::{DEPLOYMENTS, ENVIRONMENTS};
 use super::cuts;
 use super::fixture::{Disks, Env, disks, small_sysroot};
-use super::guardian::{initramfs, kernel};
+use super::guardian::{MODULES, initramfs, initramfs_with, kernel};
 use super::vm::{Machine, Setup, Vm};
 use super::{Fault, Outcome};
 
@@ -36,12 +38,22 @@ pub struct Scene {
     pub env: Env,
     /// Shell, run in the sysroot; `$new` and `$old` are the deployments.
     pub damage: &'static str,
+    /// Sections for `bootward.toml`; empty: the configuration of the other scenes.
+    pub config: &'static str,
     /// What must happen.
     pub expected: Expected,
 }
 
 /// An environment without troubles.
 pub const GOOD: Env = Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=0");
+
+/// Every byte is verified before a deployment boots.
+pub const FULL: &str = "[verify]\nlevel = \"full\"\n";
+
+/// One bit of the newest deployment's shell, in a copy: the file itself is one with the repository's object and with
+/// the other deployment's.
+const FLIPPED: &str = "f=$new/usr/bin/busybox; cp -a $f copy; mv copy $f; b=$(od -An -tu1 -j 500000 -N 1 $f)
+    printf \"\\\\$(printf %o $((b ^ 16)))\" | dd of=$f bs=1 seek=500000 conv=notrunc status=none";
 
 /// The tour of `make demo`.
 pub const TOUR: [Scene; 6] = [
@@ -50,6 +62,7 @@ pub const TOUR: [Scene; 6] = [
         title: "nothing is wrong: the newest deployment boots",
         env: GOOD,
         damage: "",
+        config: "",
         expected: Expected::Boots(2, &[]),
     },
     Scene {
@@ -57,6 +70,7 @@ pub const TOUR: [Scene; 6] = [
         title: "the bootloader set rollback=1: the deployment before boots",
         env: Env::Pair("bootcount=0 bootlimit=3 upgrade_available=0 rollback=1"),
         damage: "",
+        config: "",
         expected: Expected::Boots(1, &["rollback"]),
     },
     Scene {
@@ -64,6 +78,7 @@ pub const TOUR: [Scene; 6] = [
         title: "a trial took more boots than bootlimit: the deployment before boots",
         env: Env::Pair("bootcount=4 bootlimit=3 upgrade_available=1 rollback=0"),
         damage: "",
+        config: "",
         expected: Expected::Boots(1, &["bootcount"]),
     },
     Scene {
@@ -71,13 +86,23 @@ pub const TOUR: [Scene; 6] = [
         title: "the newest deployment lost its usr: the one before boots",
         env: GOOD,
         damage: "rm -rf $new/usr",
+        config: "",
         expected: Expected::Boots(1, &["usr"]),
+    },
+    Scene {
+        name: "damaged",
+        title: "one bit of a program flipped, and verification is on: the deployment before boots",
+        env: GOOD,
+        damage: FLIPPED,
+        config: FULL,
+        expected: Expected::Boots(1, &["it is not verified: /usr/bin/busybox: not as in the commit"]),
     },
     Scene {
         name: "broken-all",
         title: "no deployment is whole: recovery says why, and stays in control",
         env: GOOD,
         damage: "rm -rf $new/usr; rm $old/usr/sbin/init",
+        config: "",
         expected: Expected::Recovery(&["usr", "init"]),
     },
     Scene {
@@ -125,7 +150,7 @@ impl Scene {
             machine: Machine::Arm64,
             memory: 384,
             kernel: kernel(Machine::Arm64)?.image,
-            initramfs: initramfs(Machine::Arm64)?,
+            initramfs: self.initramfs()?,
             command_line: options,
             disks: images,
             extra: Vec::new(),
@@ -133,23 +158,45 @@ impl Scene {
         })
     }
 
+    fn initramfs(&self) -> Outcome<PathBuf> {
+        if self.config.is_empty() {
+            return initramfs(Machine::Arm64);
+        }
+        let config = format!("[root]\ntimeout = 20\n\n{}", self.config);
+        initramfs_with(Machine::Arm64, &format!("aarch64-{}", self.name), &MODULES, &config)
+    }
+
     /// Plays the scene to its end and says what happened.
     ///
     /// # Errors
     /// When anything else than the expected happens.
     pub fn play(&self, live: bool) -> Outcome<String> {
-        let start = || self.prepare(live)?.start();
         match self.expected {
+            Expected::Rescue => cuts::rescue(live),
+            expected => expected.of(&self.prepare(live)?),
+        }
+    }
+}
+
+impl Expected {
+    /// Starts the machine and sees that this comes of it; says what happened.
+    ///
+    /// # Errors
+    /// When anything else happens.
+    pub fn of(&self, setup: &Setup) -> Outcome<String> {
+        let start = || setup.start();
+        match *self {
             Expected::Boots(version, reasons) => boots(&mut start()?, version, reasons),
             Expected::Recovery(reasons) => recovers(&mut start()?, reasons),
-            Expected::Rescue => cuts::rescue(live),
+            Expected::Rescue => cuts::rescue(setup.live),
         }
     }
 }
 
 fn boots(vm: &mut Vm, version: u32, reasons: &[&str]) -> Outcome<String> {
-    let decision = vm.expect_line("bootward: decision: ", BOOT)?;
     vm.expect("bootward: handing over to ", BOOT)?;
+    let decided = vm.transcript().lines().rev().find_map(|line| line.split_once("bootward: decision: "));
+    let decision = decided.map(|(_, decision)| decision.trim().to_string()).unwrap_or_default();
     let path = vm.expect_line(" in ", ANSWER)?;
     let up = vm.expect_line("[os] up: ", BOOT)?;
     if version != 0 && up != version.to_string() {

@@ -7,10 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gvariant::{Marker, SerializeTo, Variant, VariantWrap, gv};
-
 use super::fixture::{LABEL, STATEROOT, boot_options, filesystem, small_tree};
 use super::guardian::{MODULES, initramfs, initramfs_and, kernel};
+use super::keys::{Pair, deployments, object};
 use super::scenes::{ANSWER, BOOT};
 use super::tools::{as_root, empty_dir, lab, run, write};
 use super::vm::{Machine, Setup, Vm};
@@ -217,38 +216,12 @@ fn sysroot(dir: &Path, oracle: &Path, machine: Machine) -> Outcome<PathBuf> {
     Ok(sysroot)
 }
 
-/// The names of the deployments' directories, version 2 first.
-fn deployments(sysroot: &Path) -> Outcome<[String; 2]> {
-    let script = "cd \"$1\"/ostree/deploy/*/deploy; for v in 2 1; do f=$(grep -lx $v *.?/usr/etc/version); echo ${f%%/*}; done";
-    let names = run(Command::new("sh").args(["-c", script, "sh"]).arg(sysroot))?;
-    let names: Vec<String> = names.lines().map(String::from).collect();
-    names.try_into().map_err(|_| Fault::new("there are not two deployments"))
-}
-
-struct Signatures(Vec<u8>);
-
-impl SerializeTo<Variant> for &Signatures {
-    fn serialize(self, f: &mut impl std::io::Write) -> std::io::Result<usize> {
-        VariantWrap(gv!("aay"), [self.0.as_slice()].iter().copied()).serialize(f)
-    }
-}
-
 /// Signs both commits, and makes an initramfs that takes nothing else.
 fn protected(dir: &Path, sysroot: &Path, deployments: &[String; 2]) -> Outcome<PathBuf> {
-    let script = "set -e; openssl genpkey -algorithm ed25519 -out \"$1/key.pem\"
-        openssl pkey -in \"$1/key.pem\" -pubout -outform DER | tail -c 32 | openssl base64 -A >\"$1/key\"";
-    run(Command::new("sh").args(["-c", script, "sh"]).arg(dir))?;
+    let pair = Pair::new(&dir.join("keys"), "lab")?;
     for name in deployments {
-        let object = sysroot.join("ostree/repo/objects").join(object(name)?);
-        let mut openssl = as_root("openssl");
-        openssl.args(["pkeyutl", "-sign", "-rawin", "-inkey"]).arg(dir.join("key.pem"));
-        let signature = dir.join("signature");
-        run(openssl.arg("-in").arg(object.with_extension("commit")).arg("-out").arg(&signature))?;
-        let signature = std::fs::read(&signature).map_err(|e| Fault::file("read", &signature, &e))?;
-        let metadata =
-            gv!("a{sv}").serialize_to_vec([("ostree.sign.ed25519", &Signatures(signature))].iter());
-        write(&dir.join("meta"), metadata)?;
-        run(as_root("cp").arg(dir.join("meta")).arg(object.with_extension("commitmeta")))?;
+        let commit = sysroot.join("ostree/repo/objects").join(object(name)?).with_extension("commit");
+        pair.sign(&commit, &commit.with_extension("commitmeta"))?;
     }
     let config = dir.join("prepare-root.conf");
     write(&config, "[composefs]\nenabled=signed\nkeypath=/etc/lab.key\n")?;
@@ -256,17 +229,9 @@ fn protected(dir: &Path, sysroot: &Path, deployments: &[String; 2]) -> Outcome<P
         "--prepare-root-conf".into(),
         config.display().to_string(),
         "--add".into(),
-        format!("{}:/etc/lab.key", dir.join("key").display()),
+        format!("{}:/etc/lab.key", pair.public.display()),
     ];
     initramfs_and(Machine::Amd64, "x86_64-signed", &modules(), "[root]\ntimeout = 20\n", &more)
-}
-
-/// Where a deployment's commit is among the objects, without an extension.
-fn object(deployment: &str) -> Outcome<PathBuf> {
-    let commit = deployment.split('.').next().and_then(|commit| commit.split_at_checked(2));
-    commit
-        .map(|(a, b)| Path::new(a).join(b))
-        .ok_or_else(|| Fault::new("a deployment has no commit in its name"))
 }
 
 impl Scene {
