@@ -1,7 +1,7 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes, the same for every verb: 0 done; 1 it failed, the reason is on standard error; 2 the command
-//! line was wrong.
+//! line was wrong. What a verb has besides is in its `--help`.
 
 pub mod env;
 pub mod log;
@@ -9,6 +9,8 @@ pub mod options;
 pub mod prepare_root;
 pub mod status;
 pub mod trial;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "rollback", summary: "make another deployment the first one", run: trial::rollback },
     Verb { name: "undeploy", summary: "remove a deployment", run: trial::undeploy },
     Verb { name: "repair", summary: "mend boot links, entries, uEnv.txt and kernels", run: trial::repair },
+    #[cfg(feature = "verify")]
+    Verb { name: "verify", summary: "hold deployments against their commits", run: verify::run },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     Verb {

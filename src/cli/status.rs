@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::mounts::booted::Booted;
 use crate::observe::{Observation, Sources, observe};
 use crate::policy::{Action, BootState, Reading, decide};
-use crate::sysroot::Machine;
+use crate::sysroot::{Machine, Sysroot};
 
 use super::options::{Known, Options};
 
@@ -54,9 +54,9 @@ Exit codes: 0 a deployment would be booted, 1 the sysroot cannot be read,
 /// `decide` found that recovery would follow.
 const RECOVERY: u8 = 3;
 
-const JSON: Known = Known { name: "--json", value: false };
-const SYSROOT: Known = Known { name: "--sysroot", value: true };
-const BOOT: Known = Known { name: "--boot", value: true };
+pub(super) const JSON: Known = Known { name: "--json", value: false };
+pub(super) const SYSROOT: Known = Known { name: "--sysroot", value: true };
+pub(super) const BOOT: Known = Known { name: "--boot", value: true };
 const ENV_CONFIG: Known = Known { name: "--env-config", value: true };
 const CMDLINE: Known = Known { name: "--cmdline", value: true };
 const RELEASE: Known = Known { name: "--release", value: true };
@@ -89,7 +89,7 @@ pub fn status(arguments: &[String]) -> ExitCode {
     let second = observation.facts.state.rollback == Reading::Value(true);
     let entry = usize::from(second && observation.facts.candidates.len() > 1);
     observation.facts.named = (!observation.facts.candidates.is_empty()).then_some(entry);
-    show(&observation, booted(&observation), options.has(JSON.name));
+    show(&observation, booted(&observation.sysroot), options.has(JSON.name));
     ExitCode::SUCCESS
 }
 
@@ -140,13 +140,15 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
     }
 }
 
-struct Place {
-    sysroot: PathBuf,
-    boot: PathBuf,
+/// Where the sysroot is that a verb was asked about.
+pub(super) struct Place {
+    pub(super) sysroot: PathBuf,
+    pub(super) boot: PathBuf,
 }
 
 impl Place {
-    fn of(options: &Options, default: &str) -> Result<Self, ExitCode> {
+    /// By the options [`SYSROOT`] and [`BOOT`]. Where there is no sysroot, that was said.
+    pub(super) fn of(options: &Options, default: &str) -> Result<Self, ExitCode> {
         let sysroot = PathBuf::from(options.value(SYSROOT.name).unwrap_or(default));
         if !sysroot.join("ostree").is_dir() {
             eprintln!("bootward: {} is no OSTree sysroot: it has no ostree directory", sysroot.display());
@@ -158,9 +160,9 @@ impl Place {
 }
 
 /// The deployment that is running, by what the initramfs left in `/run/ostree-booted`.
-fn booted(observation: &Observation) -> Option<usize> {
+pub(super) fn booted(sysroot: &Sysroot) -> Option<usize> {
     let file = std::fs::read("/run/ostree-booted").ok()?;
-    observation.sysroot.with_identity(Booted::from_bytes(&file).device_inode?)
+    sysroot.with_identity(Booted::from_bytes(&file).device_inode?)
 }
 
 #[derive(Serialize)]

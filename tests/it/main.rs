@@ -14,3 +14,4 @@ mod sign;
 mod sysroot;
 mod trial;
 mod verify;
+mod verify_cli;

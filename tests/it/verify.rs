@@ -15,12 +15,12 @@ use crate::sign::{Pair, commit_of, detached};
 use crate::sysroot::Fixture;
 
 /// A sysroot whose newest deployment has some of everything, and shares no inode with anything that a test changes.
-struct Lab {
-    fixture: Fixture,
-    deployment: Deployment,
+pub struct Lab {
+    pub fixture: Fixture,
+    pub deployment: Deployment,
 }
 
-fn run(program: &str, args: &[&str]) -> String {
+pub fn run(program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
     command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments").env("OSTREE_BOOTID", "test");
     let out = command.args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
@@ -29,7 +29,7 @@ fn run(program: &str, args: &[&str]) -> String {
 }
 
 impl Lab {
-    fn new() -> Lab {
+    pub fn new() -> Lab {
         let fixture = Fixture::new();
         let tree = fixture.root.with_file_name("rich");
         let at = |path: &str| tree.join(path);
@@ -63,21 +63,21 @@ impl Lab {
         let root = fixture.root.to_str().unwrap().to_owned();
         let repo = format!("--repo={root}/ostree/repo");
         run("ostree", &["commit", &repo, "-b", "demo/rich", &format!("--tree=dir={}", tree.display())]);
-        run("ostree", &["admin", "deploy", "--sysroot", &root, "--os=demo", "demo/rich"]);
+        run("ostree", &["admin", "deploy", "--retain", "--sysroot", &root, "--os=demo", "demo/rich"]);
         let deployment = fixture.read().deployments.swap_remove(0);
         assert!(deployment.boot_link.is_some());
         Lab { fixture, deployment }
     }
 
-    fn sysroot(&self) -> &Path {
+    pub fn sysroot(&self) -> &Path {
         &self.fixture.root
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub fn at(&self, path: &str) -> PathBuf {
         self.sysroot().join(self.deployment.path()).join(path)
     }
 
-    fn check(&self, level: Level, keys: Option<&Keys>, every_fault: bool) -> Report {
+    pub fn check(&self, level: Level, keys: Option<&Keys>, every_fault: bool) -> Report {
         let sysroot = Beneath::open(self.sysroot()).unwrap();
         let boot = Beneath::open(&self.sysroot().join("boot")).unwrap();
         let check = Check {
@@ -94,13 +94,13 @@ impl Lab {
         verify(&check, &mut |_| {})
     }
 
-    fn good(&self, level: Level, keys: Option<&Keys>) {
+    pub fn good(&self, level: Level, keys: Option<&Keys>) {
         let report = self.check(level, keys, true);
         assert_eq!(report.faults, [], "{level}");
     }
 
     /// Every regular file of the deployment that a commit covers, relative to the sysroot.
-    fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         let listed = run(
             "find",
             &[self.at("").to_str().unwrap(), "-path", "*/etc", "-prune", "-o", "-type", "f", "-print"],
@@ -114,7 +114,7 @@ impl Lab {
         files
     }
 
-    fn boot_files(&self) -> Vec<PathBuf> {
+    pub fn boot_files(&self) -> Vec<PathBuf> {
         let linux = self.deployment.boot_files.linux.as_ref().unwrap();
         let directory = self.sysroot().join("boot").join(linux.trim_start_matches('/'));
         let listed = run("find", &[directory.parent().unwrap().to_str().unwrap(), "-type", "f"]);
@@ -145,7 +145,7 @@ impl Lab {
 }
 
 /// Gives a file an inode of its own, its attributes and owner kept.
-fn unshare(path: &Path) {
+pub fn unshare(path: &Path) {
     if fs::symlink_metadata(path).unwrap().nlink() > 1 {
         let copy = path.with_file_name("copy");
         run("cp", &["-a", path.to_str().unwrap(), copy.to_str().unwrap()]);

@@ -42,8 +42,26 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Jobs that a thread has taken and not finished.
     busy: usize,
-    found: Vec<Fault>,
+    found: Vec<Bad>,
     threads: usize,
+}
+
+/// A file that is not what it should be.
+struct Bad {
+    inode: u64,
+    path: String,
+    fault: EntryFault,
+}
+
+/// Inodes with more than one name, the repository's among them; their content is hashed once.
+#[derive(Default)]
+struct Seen {
+    /// What an inode's checksum must be.
+    expected: BTreeMap<u64, Checksum>,
+    /// Further names, where every fault is to be told.
+    again: Vec<(u64, String)>,
+    /// What was found wrong with an inode.
+    bad: BTreeMap<u64, EntryFault>,
 }
 
 /// The threads and what they share.
@@ -52,8 +70,7 @@ pub(super) struct Hashing {
     changed: Condvar,
     bytes: AtomicU64,
     stop: AtomicBool,
-    /// What an inode's checksum must be; its content is hashed once.
-    seen: Mutex<BTreeMap<u64, Checksum>>,
+    seen: Mutex<Seen>,
 }
 
 impl Hashing {
@@ -82,6 +99,10 @@ impl Hashing {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes that were read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -100,37 +121,62 @@ impl Hashing {
     /// Gives a file to the threads, and waits while they have enough.
     pub(super) fn give(&self, state: &mut State<'_>, job: Job) -> Result<(), Over> {
         if job.stat.st_nlink > 1 {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            match seen.get(&job.stat.st_ino) {
-                Some(expected) if *expected == job.expected => return Ok(()),
+            let mut seen = self.seen();
+            match seen.expected.get(&job.stat.st_ino) {
+                Some(expected) if *expected == job.expected => {
+                    if state.check.every_fault && seen.again.len() < REMEMBERED_MAX {
+                        seen.again.push((job.stat.st_ino, job.path));
+                    }
+                    return Ok(());
+                }
                 // One file cannot be two.
                 Some(_) => {
                     drop(seen);
                     return state.fault(Fault::Entry(job.path, EntryFault::Changed));
                 }
-                None if seen.len() < REMEMBERED_MAX => drop(seen.insert(job.stat.st_ino, job.expected)),
+                None if seen.expected.len() < REMEMBERED_MAX => {
+                    seen.expected.insert(job.stat.st_ino, job.expected);
+                }
                 None => {}
             }
         }
         let mut queue = self.queue();
         if queue.threads == 0 {
             drop(queue);
-            if let Some(fault) = self.hash(job, &mut vec![0; BUFFER]) {
-                state.fault(fault)?;
-            }
+            let bad = self.hash(job, &mut vec![0; BUFFER]);
+            self.tell(state, bad)?;
             return state.tick(self.bytes());
         }
         while queue.jobs.len() >= QUEUE_MAX {
             queue = self.wait(queue);
             let found = std::mem::take(&mut queue.found);
             drop(queue);
-            found.into_iter().try_for_each(|fault| state.fault(fault))?;
+            self.tell(state, found)?;
             state.tick(self.bytes())?;
             queue = self.queue();
         }
         queue.jobs.push_back(job);
         drop(queue);
         self.changed.notify_all();
+        Ok(())
+    }
+
+    fn tell(&self, state: &mut State<'_>, found: impl IntoIterator<Item = Bad>) -> Result<(), Over> {
+        for Bad { inode, path, fault } in found {
+            self.seen().bad.insert(inode, fault);
+            state.fault(Fault::Entry(path, fault))?;
+        }
+        Ok(())
+    }
+
+    /// The other names of what was found wrong.
+    fn tell_again(&self, state: &mut State<'_>) -> Result<(), Over> {
+        let Seen { again, bad, .. } = std::mem::take(&mut *self.seen());
+        for (inode, path) in again {
+            if let Some(fault) = bad.get(&inode) {
+                state.fault(Fault::Entry(path, *fault))?;
+            }
+        }
         Ok(())
     }
 
@@ -150,9 +196,9 @@ impl Hashing {
             }
             let found = std::mem::take(&mut queue.found);
             drop(queue);
-            found.into_iter().try_for_each(|fault| state.fault(fault))?;
+            self.tell(state, found)?;
             if done {
-                return Ok(());
+                return self.tell_again(state);
             }
             state.tick(self.bytes())?;
         }
@@ -168,22 +214,23 @@ impl Hashing {
             };
             queue.busy += 1;
             drop(queue);
-            let fault = self.hash(job, &mut buffer);
+            let bad = self.hash(job, &mut buffer);
             queue = self.queue();
             queue.busy -= 1;
-            queue.found.extend(fault);
+            queue.found.extend(bad);
             self.changed.notify_all();
         }
     }
 
-    fn hash(&self, mut job: Job, buffer: &mut [u8]) -> Option<Fault> {
-        match self.checksum(&mut job.file, &job.stat, buffer) {
-            Ok(Some(found)) if found == job.expected => None,
-            Ok(Some(_)) => Some(Fault::Entry(job.path, EntryFault::Changed)),
+    fn hash(&self, mut job: Job, buffer: &mut [u8]) -> Option<Bad> {
+        let fault = match self.checksum(&mut job.file, &job.stat, buffer) {
+            Ok(Some(found)) if found == job.expected => return None,
+            Ok(Some(_)) => EntryFault::Changed,
             // It was told to stop, for a reason that is known already.
-            Ok(None) => None,
-            Err(errno) => Some(Fault::Entry(job.path, EntryFault::Unreadable(errno))),
-        }
+            Ok(None) => return None,
+            Err(errno) => EntryFault::Unreadable(errno),
+        };
+        Some(Bad { inode: job.stat.st_ino, path: job.path, fault })
     }
 
     fn checksum(

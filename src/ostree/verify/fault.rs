@@ -80,6 +80,17 @@ pub enum BootFault {
     Differs,
 }
 
+impl Fault {
+    /// The path that it is about: of the deployment, or of the boot directory with `boot` in front.
+    pub fn path(&self) -> Option<String> {
+        match self {
+            Fault::Entry(path, _) => Some(format!("/{path}")),
+            Fault::Boot(path, _) => Some(format!("boot/{}", path.trim_start_matches('/'))),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,6 +6,7 @@
 //!   content   checksums of files, on as many threads as there are CPUs
 //!   boot      kernel, initramfs and device trees in /boot against the deployment
 //!   fault     what can be wrong
+//!   measure   how much there is to read
 //! ```
 //!
 //! The chain: the deployment's name is a commit's checksum; the commit, signed where keys are given, names the root
@@ -23,6 +24,8 @@ mod content;
 mod fault;
 mod level;
 #[cfg(not(target_os = "none"))]
+mod measure;
+#[cfg(not(target_os = "none"))]
 mod run;
 #[cfg(not(target_os = "none"))]
 mod walk;
@@ -33,5 +36,7 @@ pub use level::Level;
 pub use boot::BootFiles;
 #[cfg(not(target_os = "none"))]
 pub use fault::{BootFault, EntryFault, Fault, KeysFault};
+#[cfg(not(target_os = "none"))]
+pub use measure::measure;
 #[cfg(not(target_os = "none"))]
 pub use run::{Check, MAX_FAULTS, Progress, Report, keys, verify};

@@ -56,7 +56,7 @@ const FLIPPED: &str = "f=$new/usr/bin/busybox; cp -a $f copy; mv copy $f; b=$(od
     printf \"\\\\$(printf %o $((b ^ 16)))\" | dd of=$f bs=1 seek=500000 conv=notrunc status=none";
 
 /// The tour of `make demo`.
-pub const TOUR: [Scene; 6] = [
+pub const TOUR: [Scene; 7] = [
     Scene {
         name: "normal",
         title: "nothing is wrong: the newest deployment boots",
@@ -110,6 +110,7 @@ pub const TOUR: [Scene; 6] = [
         title: "libostree's own update, cut: its initramfs finds no root, bootward boots",
         env: Env::None,
         damage: "",
+        config: "",
         expected: Expected::Rescue,
     },
 ];
