@@ -3,13 +3,14 @@
 
 mod boot;
 mod device;
+mod ostree;
 mod text;
 
 /// A target: takes any bytes, panics on a bug.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `corpus/NAME` holds each one's inputs.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("bls", boot::bls),
     ("cmdline", text::cmdline),
     ("config", text::config),
@@ -18,6 +19,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("gvariant", device::gvariant),
     ("keyfile", text::keyfile),
     ("ledger_record", device::ledger_record),
+    ("ostree", ostree::ostree),
     ("partition", device::partition),
     ("superblock", device::superblock),
 ];
