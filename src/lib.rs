@@ -6,8 +6,9 @@
 //!
 //! ```text
 //!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
-//!            │          cli      recovery                                 sys: the kernel
+//!            │          cli      recovery  health::check                  sys: the kernel
 //!   alloc    │   mounts::plan  mounts::settings  keyfile  modules  ostree::commit  ostree::sign
+//!            │   health::plan  health::verdict
 //!            │
 //!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
@@ -30,6 +31,7 @@ pub mod arrange;
 pub mod block;
 pub mod cmdline;
 pub mod config;
+pub mod health;
 pub mod keyfile;
 pub mod ledger;
 pub mod modules;

@@ -76,6 +76,9 @@ pub fn sentence(record: &Record) -> String {
         Kind::Recovery => "recovery",
         Kind::Note => "note",
         Kind::Changed => "deployments changed",
+        Kind::CheckPassed => "health checks passed",
+        Kind::CheckFailed => "health checks failed",
+        Kind::Unknown(_) => "something that a newer bootward wrote",
     };
     let mut line = format!("#{} {} {what}", record.sequence, civil(record.time));
     if !record.deployment.is_none() {

@@ -3,6 +3,8 @@
 //! Exit codes, the same for every verb: 0 done; 1 it failed, the reason is on standard error; 2 the command
 //! line was wrong. What a verb has besides is in its `--help`.
 
+#[cfg(feature = "health")]
+pub mod check;
 pub mod env;
 pub mod log;
 pub mod options;
@@ -36,6 +38,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "repair", summary: "mend boot links, entries, uEnv.txt and kernels", run: trial::repair },
     #[cfg(feature = "verify")]
     Verb { name: "verify", summary: "hold deployments against their commits", run: verify::run },
+    #[cfg(feature = "health")]
+    Verb { name: "check", summary: "run the health checks and conclude", run: check::run },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     Verb {

@@ -27,7 +27,7 @@ pub const MAX_COMPLAINTS: usize = 8;
 pub const MAX_SIZE: usize = 64 * 1024;
 
 /// The sections that there are.
-const SECTIONS: [&str; 7] = ["root", "boot", "ledger", "watchdog", "recovery", "log", "verify"];
+const SECTIONS: [&str; 8] = ["root", "boot", "ledger", "watchdog", "recovery", "log", "verify", "check"];
 
 /// A string value: at most this many bytes.
 pub type Text = String<128>;
@@ -64,6 +64,10 @@ pub struct Config {
     pub recovery_console: Text,
     /// `recovery.reboot_after`: seconds without input until a restart; default 300, 0 for never.
     pub recovery_reboot_after: u32,
+    /// `check.timeout`: seconds that one health check may take; default 60.
+    pub check_timeout: u32,
+    /// `check.total`: seconds that all health checks of a boot may take together; default 300.
+    pub check_total: u32,
     /// `log.level`: `error`, `warn`, `info` or `debug`; default `info`.
     pub log_level: Text,
     /// `verify.level`: `none`, `metadata` or `full`; empty when not given. See [`Config::level`].
@@ -95,6 +99,8 @@ impl Default for Config {
             watchdog_timeout: 60,
             recovery_console: text("/dev/console"),
             recovery_reboot_after: 300,
+            check_timeout: 60,
+            check_total: 300,
             log_level: text("info"),
             verify_level: Text::new(),
             verify_timeout: 600,
@@ -188,7 +194,7 @@ impl Config {
         let mut complaints = Complaints::default();
         let mut section: String<32> = String::new();
         let mut seen: Vec<(&'static str, &'static str), 24> = Vec::new();
-        let mut sections: Vec<String<32>, 8> = Vec::new();
+        let mut sections: Vec<String<32>, 12> = Vec::new();
         while !reader.at_end() {
             let (at, line) = (reader.at, reader.line);
             if let Err(problem) = reader.entry(&mut config, &mut section, &mut seen, &mut sections) {
@@ -242,6 +248,8 @@ impl Config {
             ("verify", "level") => ("verify", "level", Slot::Text(&mut self.verify_level)),
             ("verify", "timeout") => ("verify", "timeout", Slot::Number(&mut self.verify_timeout)),
             ("verify", "keys") => ("verify", "keys", Slot::Text(&mut self.verify_keys)),
+            ("check", "timeout") => ("check", "timeout", Slot::Number(&mut self.check_timeout)),
+            ("check", "total") => ("check", "total", Slot::Number(&mut self.check_total)),
             ("log", "level") => ("log", "level", Slot::Text(&mut self.log_level)),
             _ => return None,
         })

@@ -79,7 +79,7 @@ impl Reader<'_> {
         config: &mut Config,
         section: &mut String<32>,
         seen: &mut Vec<(&'static str, &'static str), 24>,
-        sections: &mut Vec<String<32>, 8>,
+        sections: &mut Vec<String<32>, 12>,
     ) -> Result<(), Problem> {
         self.skip_blanks();
         match self.peek() {

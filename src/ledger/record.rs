@@ -49,9 +49,16 @@ pub enum Kind {
     Note,
     /// The list of deployments was changed from the OS.
     Changed,
+    /// The health checks of a boot passed.
+    CheckPassed,
+    /// A required health check of a boot failed.
+    CheckFailed,
+    /// Something that a newer version wrote: after a rollback an older one reads the ledger. It keeps its place and
+    /// counts for nothing.
+    Unknown(u8),
 }
 
-const KINDS: [(Kind, u8, &str); 9] = [
+const KINDS: [(Kind, u8, &str); 11] = [
     (Kind::Attempt, 1, "attempt"),
     (Kind::Failed, 2, "failed"),
     (Kind::Skipped, 3, "skipped"),
@@ -61,12 +68,14 @@ const KINDS: [(Kind, u8, &str); 9] = [
     (Kind::Recovery, 7, "recovery"),
     (Kind::Note, 8, "note"),
     (Kind::Changed, 16, "changed"),
+    (Kind::CheckPassed, 32, "check-passed"),
+    (Kind::CheckFailed, 33, "check-failed"),
 ];
 
 impl Kind {
     /// One word, as `bootward log --json` prints it.
     pub fn word(self) -> &'static str {
-        KINDS.iter().find(|k| k.0 == self).map_or("", |k| k.2)
+        KINDS.iter().find(|k| k.0 == self).map_or("unknown", |k| k.2)
     }
 }
 
@@ -150,7 +159,10 @@ impl Record {
             }
             at += bytes.len();
         };
-        let kind = KINDS.iter().find(|k| k.0 == self.kind).map_or(0, |k| k.1);
+        let kind = match self.kind {
+            Kind::Unknown(code) => code,
+            known => KINDS.iter().find(|k| k.0 == known).map_or(0, |k| k.1),
+        };
         put(&MAGIC);
         put(&[kind, 0, 0, 0]);
         put(&self.sequence.to_le_bytes());
@@ -176,7 +188,7 @@ impl Record {
             return None;
         }
         let code = *body.get(4)?;
-        let kind = KINDS.iter().find(|k| k.1 == code)?.0;
+        let kind = KINDS.iter().find(|k| k.1 == code).map_or(Kind::Unknown(code), |k| k.0);
         let length = usize::from(u16::from_le_bytes(*array(body, 80)?));
         let text = body.get(TEXT_AT..TEXT_AT.checked_add(length)?)?;
         Some(Record {
@@ -231,6 +243,45 @@ mod tests {
         assert_eq!(bytes[32..64], [0xab; 32]);
         assert_eq!(&bytes[80..84], b"\x02\0hi");
         assert!(bytes[84..508].iter().all(|&b| b == 0));
+    }
+
+    /// A ledger outlives the versions that write it.
+    #[test]
+    fn the_numbers_of_the_kinds_never_change() {
+        let told = KINDS.map(|(_, code, word)| (code, word));
+        let golden = [
+            (1, "attempt"),
+            (2, "failed"),
+            (3, "skipped"),
+            (4, "confirmed"),
+            (5, "rejected"),
+            (6, "loader-asked"),
+            (7, "recovery"),
+            (8, "note"),
+            (32, "check-passed"),
+            (33, "check-failed"),
+        ];
+        assert_eq!(told, golden);
+    }
+
+    #[test]
+    fn a_failed_check_on_disk() {
+        let bytes =
+            Record { kind: Kind::CheckFailed, ..sample("required 10_app.sh failed: exit code 3") }.emit();
+        assert_eq!(&bytes[..8], b"BWL1\x21\0\0\0");
+        assert_eq!(&bytes[80..92], b"\x26\0required 1");
+        assert_eq!(u32::from_le_bytes(bytes[508..].try_into().unwrap()), 0xd4903db7);
+    }
+
+    #[test]
+    fn a_kind_from_the_future_is_a_record() {
+        let mut bytes = sample("from the future").emit();
+        bytes[4] = 0xEE;
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.kind, record.kind.word()), (Kind::Unknown(0xEE), "unknown"));
+        assert_eq!(record.emit(), bytes);
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl History {
             Kind::Confirmed => *self = History { confirmed: true, ..History::default() },
             Kind::LoaderAsked => self.loader_asked = true,
             Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note | Kind::Changed => {}
+            Kind::CheckPassed | Kind::CheckFailed | Kind::Unknown(_) => {}
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod lock;
 pub mod loop_device;
 pub mod medium;
 pub mod mount;
+pub mod process;
 pub mod rehearse;
 pub mod time;
 pub mod tree;

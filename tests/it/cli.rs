@@ -45,7 +45,9 @@ fn environment(at: &Path, variables: &str) -> String {
 fn every_verb_explains_itself() {
     let help = bootward(&["--help"]);
     assert!(help.status.success());
-    for verb in ["status", "decide", "verify", "env", "log", "prepare-root"] {
+    let verbs =
+        ["status", "decide", "confirm", "reject", "rollback", "undeploy", "repair", "verify", "check", "env"];
+    for verb in verbs.into_iter().chain(["log", "prepare-root"]) {
         assert!(text(&help).contains(&format!("  {verb}")), "{verb} is not in --help");
         let own = bootward(&[verb, "--help"]);
         assert!(own.status.success(), "{verb} --help");

@@ -8,6 +8,7 @@ mod docs;
 mod env;
 #[path = "../common/sysroot.rs"]
 mod fixture;
+mod health;
 mod initramfs;
 mod prepare;
 mod sign;

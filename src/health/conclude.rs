@@ -1,0 +1,32 @@
+//! What follows from a verdict: the boot is confirmed or rejected.
+
+use std::path::Path;
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conclusion {
+    /// This boot is good: the trial ends.
+    Confirm,
+    /// This boot is bad: the deployment is not booted again.
+    Reject,
+}
+
+impl Conclusion {
+    /// One word for people and for `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Conclusion::Confirm => "confirm",
+            Conclusion::Reject => "reject",
+        }
+    }
+}
+
+/// Carries a conclusion out on a sysroot; `reason` is what the checks said. The one place where health checks meet
+/// the boot state.
+///
+/// # Errors
+/// A sentence for the log, when it could not be carried out.
+pub fn conclude(conclusion: Conclusion, sysroot: &Path, reason: &str) -> Result<(), String> {
+    log::warn!("this build cannot {} the boot of {}: {reason}", conclusion.word(), sysroot.display());
+    Ok(())
+}
