@@ -207,14 +207,18 @@ fn one_that_hangs_is_ended() {
     let device = Device::new();
     device.script(
         "check/required.d/a.sh",
-        &format!("trap '{TELL}; exit 0' TERM; echo waiting; sleep 60 & wait"),
+        &format!(
+            "(trap 'echo child >>\"$AT/ran\"; exit' TERM; sleep 60 & wait) & child=$!
+             trap 'wait $child; {TELL}; exit 0' TERM; echo waiting; wait"
+        ),
     );
     let begun = Instant::now();
     let (code, report) = device.json(&["--timeout", "1"]);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // That it says 0 now does not count.
     assert_eq!((code, &report["scripts"][0]["ending"]), (1, &Value::from("timed-out")), "{report}");
-    assert_eq!(device.ran(), "a.sh");
+    // The whole group was asked, not only its leader.
+    assert_eq!(device.ran(), "child a.sh");
     let text = device.ledger()[0].text.to_string();
     assert!(
         text.starts_with("required a.sh failed: it took more than 1 s and was killed: waiting;"),

@@ -11,6 +11,7 @@ mod fixture;
 mod health;
 mod initramfs;
 mod prepare;
+mod service;
 mod sign;
 mod sysroot;
 mod trial;
