@@ -8,7 +8,7 @@ KERNEL ?= $(LAB)/kernel-arm64
 SCENE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm initramfs
+.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm initramfs oelint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demo: setup-quick ## tour the scenes in QEMU, with the serial console shown live
 scenes: ## list the scenes of the demo
 	@cargo run --quiet --example demo -- --list
 
-test: setup fmt clippy check-rings deny unit size fuzz-short power vm ## set up and run every test
+test: setup fmt clippy check-rings deny oelint unit size fuzz-short power vm ## set up and run every test
 	@echo "make test: all passed"
 
 setup: ## install what the tests need, download kernels and a Debian root
@@ -46,6 +46,9 @@ deny: $(TOOLS)/bin/cargo-deny ## licences, sources, duplicates and advisories of
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --quiet --locked --root $(TOOLS) cargo-deny
+
+oelint: ## the Yocto layer, by oelint-adv
+	@yocto/lint
 
 unit: ## unit, integration and simulation tests
 	cargo test --features builder --lib --bins --test it --test sim

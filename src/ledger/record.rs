@@ -258,6 +258,7 @@ mod tests {
             (6, "loader-asked"),
             (7, "recovery"),
             (8, "note"),
+            (16, "changed"),
             (32, "check-passed"),
             (33, "check-failed"),
         ];

@@ -17,3 +17,4 @@ mod sysroot;
 mod trial;
 mod verify;
 mod verify_cli;
+mod yocto;

@@ -1,0 +1,2 @@
+# With "bootward" in DISTRO_FEATURES only: the layer alone changes no recipe.
+require ${@bb.utils.contains('DISTRO_FEATURES', 'bootward', 'u-boot-bootward.inc', '', d)}
