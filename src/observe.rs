@@ -17,6 +17,8 @@ pub struct Sources<'a> {
     pub boot: &'a Path,
     /// `fw_env.config`; `None` where the device has no U-Boot.
     pub env_config: Option<&'a Path>,
+    /// The environment is in files that are made writable for each write: what is read-only now will not be then.
+    pub env_remount: bool,
     /// The kernel command line.
     pub command_line: &'a str,
     /// The init that is wanted; `None` for the usual places.
@@ -60,7 +62,7 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
     for deployment in &sysroot.deployments {
         notes.extend(deployment.findings.iter().map(|f| format!("{}: {f}", deployment.name())));
     }
-    let environment = Environment::read(sources.env_config);
+    let environment = Environment::read(sources.env_config, sources.env_remount);
     if environment.odd {
         notes.push(environment.sentence.clone());
     }
@@ -145,7 +147,7 @@ struct Environment {
 }
 
 impl Environment {
-    fn read(config: Option<&Path>) -> Self {
+    fn read(config: Option<&Path>, remount: bool) -> Self {
         let Some(config) = config.filter(|c| c.exists()) else {
             return Environment { sentence: "there is no U-Boot environment".into(), ..Self::default() };
         };
@@ -153,8 +155,9 @@ impl Environment {
         let opened = Store::open(config)
             .map(|s| (s, true))
             .or_else(|_| Store::open_to_read(config).map(|s| (s, false)));
-        let loaded = opened
-            .and_then(|(mut store, writable)| store.load().map(|l| (l, writable && store.is_writable())));
+        let loaded = opened.and_then(|(mut store, writable)| {
+            store.load().map(|l| (l, remount || writable && store.is_writable()))
+        });
         match loaded {
             Ok((loaded, writable)) => Environment {
                 state: boot_state(&loaded),

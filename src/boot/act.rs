@@ -18,7 +18,7 @@ use crate::sysroot::{Deployment, Machine, init};
 use crate::uboot::env::Edit;
 use crate::uboot::store::{RECOVERY, Store};
 
-use super::{Boot, SYSROOT, root};
+use super::{Boot, FIRMWARE, SYSROOT, root};
 
 /// Prepares the deployment's root and runs its init. Comes back only on failure, with everything as it was
 /// before, and says why.
@@ -39,7 +39,7 @@ pub fn hand_over(boot: &mut Boot, deployment: &Deployment) -> String {
     let failed = match checked(boot) {
         Ok((hand_over, init)) => {
             info!("handing over to {init} in {path}");
-            root::unmount_boot();
+            root::unmount_beside();
             boot.alive();
             let error = hand_over.commit(&arguments(&init), &environment());
             if error.is_final() {
@@ -111,9 +111,15 @@ pub fn consume_request(boot: &Boot, observation: &Observation) {
 
 fn change_environment(boot: &Boot, edit: &Edit<'_>) -> Result<(), String> {
     let config = Path::new(boot.config.env.as_str());
-    Store::open(config)
-        .and_then(|mut store| store.save(std::slice::from_ref(edit)))
-        .map_err(|e| e.to_string())
+    let change = || {
+        Store::open(config)
+            .and_then(|mut store| store.save(std::slice::from_ref(edit)))
+            .map_err(|e| e.to_string())
+    };
+    if boot.config.firmware_device.is_empty() {
+        return change();
+    }
+    crate::ledger::diary::while_writable(Path::new(FIRMWARE), change)
 }
 
 /// The ledger in sentences, for the recovery console.

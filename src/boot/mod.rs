@@ -30,6 +30,8 @@ use watchdog::Watchdog;
 const SYSROOT: &str = "/sysroot";
 /// Where a boot partition of its own is mounted while the boot looks at it.
 const BOOT: &str = "/boot";
+/// Where the partition with the environment's files is mounted while the boot looks at it.
+const FIRMWARE: &str = "/firmware";
 /// The configuration in the initramfs.
 const CONFIG: &str = "/etc/bootward/bootward.toml";
 /// Longest time between two signs of life to the watchdog.
@@ -155,6 +157,7 @@ impl Boot {
             sysroot: Path::new(SYSROOT),
             boot: Path::new(boot),
             env_config: Some(Path::new(self.config.env.as_str())),
+            env_remount: !self.config.firmware_device.is_empty(),
             command_line: &self.command_line,
             init: self.init(),
             release: &self.release,

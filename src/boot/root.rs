@@ -1,4 +1,4 @@
-//! Stage 2: the physical root, and the boot partition where it has one of its own.
+//! Stage 2: the physical root, and the partitions of `/boot` and of the environment where they have their own.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::block::root::{Options, mount_device};
 use crate::block::spec::{RootSpec, SpecError};
 use crate::cmdline::CommandLine;
 
-use super::{BOOT, Boot, HEARTBEAT, SYSROOT};
+use super::{BOOT, Boot, FIRMWARE, HEARTBEAT, SYSROOT};
 
 /// Seconds that `rootdelay=` may ask for at most.
 const DELAY_MAX: u64 = 600;
@@ -35,34 +35,42 @@ pub fn mount(boot: &mut Boot) -> Result<(), String> {
         read_only: last.is_some_and(|a| a.is("ro")),
     };
     mount_one(boot, &spec, Path::new(SYSROOT), &options)?;
-    if boot.config.boot_device.is_empty() {
-        return Ok(());
-    }
-    let device = boot.config.boot_device.clone();
-    let fstype = boot.config.boot_fstype.clone();
-    let options = Options { fstype: &fstype, flags: "nosuid,nodev,noexec", read_only: true };
-    // Without it the deployments on the root still boot, in an order of their own.
-    let mounted = RootSpec::parse(&device)
-        .map_err(|e| e.to_string())
-        .and_then(|spec| mount_one(boot, &spec, Path::new(BOOT), &options));
-    if let Err(e) = mounted {
-        warn!("the boot partition is not there, going on without: {e}");
-    }
+    // Without them the deployments on the root still boot, in an order of their own.
+    let (device, fstype) = (boot.config.boot_device.clone(), boot.config.boot_fstype.clone());
+    mount_beside(boot, "boot", &device, &fstype, BOOT);
+    let (device, fstype) = (boot.config.firmware_device.clone(), boot.config.firmware_fstype.clone());
+    mount_beside(boot, "firmware", &device, &fstype, FIRMWARE);
     Ok(())
+}
+
+/// Mounts a partition that the configuration names beside the root, read-only.
+fn mount_beside(boot: &mut Boot, name: &str, device: &str, fstype: &str, target: &str) {
+    if device.is_empty() {
+        return;
+    }
+    let options = Options { fstype, flags: "nosuid,nodev,noexec", read_only: true };
+    let mounted = RootSpec::parse(device)
+        .map_err(|e| e.to_string())
+        .and_then(|spec| mount_one(boot, &spec, Path::new(target), &options));
+    if let Err(e) = mounted {
+        warn!("the {name} partition is not there, going on without: {e}");
+    }
 }
 
 /// Takes both away again, for the next try or before the hand-over.
 pub fn unmount() {
-    unmount_boot();
+    unmount_beside();
     if let Err(e) = umount2(SYSROOT, MntFlags::MNT_DETACH) {
         warn!("{SYSROOT} stays mounted: {e}");
     }
 }
 
-/// Takes the boot partition away; the OS mounts its own.
-pub fn unmount_boot() {
-    // EINVAL: none is mounted.
-    let _ = umount2(BOOT, MntFlags::MNT_DETACH);
+/// Takes the partitions beside the root away; the OS mounts its own.
+pub fn unmount_beside() {
+    for target in [BOOT, FIRMWARE] {
+        // EINVAL: none is mounted.
+        let _ = umount2(target, MntFlags::MNT_DETACH);
+    }
 }
 
 /// `ostree_root=`, else `root=`, else the configuration's; a ram disk is no root.

@@ -78,6 +78,7 @@ pub fn status(arguments: &[String]) -> ExitCode {
         sysroot: &place.sysroot,
         boot: &place.boot,
         env_config: Some(config),
+        env_remount: false,
         // This boot's command line says nothing of the next one's, and neither does its kernel: the bootloader
         // will start an entry's own.
         command_line: "",
@@ -121,6 +122,7 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
         sysroot: &place.sysroot,
         boot: &place.boot,
         env_config: options.value(ENV_CONFIG.name).map(Path::new),
+        env_remount: false,
         command_line: options.value(CMDLINE.name).unwrap_or(""),
         init: None,
         release: options.value(RELEASE.name).unwrap_or(""),

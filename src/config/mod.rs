@@ -27,7 +27,8 @@ pub const MAX_COMPLAINTS: usize = 8;
 pub const MAX_SIZE: usize = 64 * 1024;
 
 /// The sections that there are.
-const SECTIONS: [&str; 8] = ["root", "boot", "ledger", "watchdog", "recovery", "log", "verify", "check"];
+const SECTIONS: [&str; 9] =
+    ["root", "boot", "firmware", "ledger", "watchdog", "recovery", "log", "verify", "check"];
 
 /// A string value: at most this many bytes.
 pub type Text = String<128>;
@@ -53,6 +54,11 @@ pub struct Config {
     pub boot_device: Text,
     /// `boot.fstype`: its file system; empty to recognise it.
     pub boot_fstype: Text,
+    /// `firmware.device`: the partition with the files that `fw_env.config` names, mounted at `/firmware`; empty where the
+    /// environment is on a device itself.
+    pub firmware_device: Text,
+    /// `firmware.fstype`: its file system; empty to recognise it.
+    pub firmware_fstype: Text,
     /// `ledger.limit`: attempts that a deployment may take without a confirmation since; default 0, the bootloader
     /// counts. With a limit every good boot must be confirmed, or a healthy device ends in recovery.
     pub ledger_limit: u32,
@@ -94,6 +100,8 @@ impl Default for Config {
             root_timeout: 90,
             boot_device: Text::new(),
             boot_fstype: Text::new(),
+            firmware_device: Text::new(),
+            firmware_fstype: Text::new(),
             ledger_limit: 0,
             watchdog_device: Text::new(),
             watchdog_timeout: 60,
@@ -238,6 +246,8 @@ impl Config {
             ("root", "timeout") => ("root", "timeout", Slot::Number(&mut self.root_timeout)),
             ("boot", "device") => ("boot", "device", Slot::Text(&mut self.boot_device)),
             ("boot", "fstype") => ("boot", "fstype", Slot::Text(&mut self.boot_fstype)),
+            ("firmware", "device") => ("firmware", "device", Slot::Text(&mut self.firmware_device)),
+            ("firmware", "fstype") => ("firmware", "fstype", Slot::Text(&mut self.firmware_fstype)),
             ("ledger", "limit") => ("ledger", "limit", Slot::Number(&mut self.ledger_limit)),
             ("watchdog", "device") => ("watchdog", "device", Slot::Text(&mut self.watchdog_device)),
             ("watchdog", "timeout") => ("watchdog", "timeout", Slot::Number(&mut self.watchdog_timeout)),

@@ -58,12 +58,7 @@ impl Diary {
         }
         let written = match append(sysroot, &records) {
             Err(e) if e.error.raw_os_error() == Some(Errno::EROFS as i32) => {
-                let writable = remount(sysroot, MsFlags::empty()).is_ok();
-                let again = append(sysroot, &records);
-                if writable && let Err(e) = remount(sysroot, MsFlags::MS_RDONLY) {
-                    warn!("{} stays writable: {e}", sysroot.display());
-                }
-                again
+                while_writable(sysroot, || append(sysroot, &records))
             }
             other => other,
         };
@@ -88,4 +83,14 @@ fn append(sysroot: &Path, records: &[Record]) -> Result<(), MediumError> {
     let told = told.iter().zip(records);
     let mut news: Vec<Record> = told.filter(|(told, _)| !**told).map(|(_, record)| record.clone()).collect();
     if news.is_empty() { Ok(()) } else { ring.append(&mut news) }
+}
+
+/// Does it with the file system mounted writable, which it is not before and after.
+pub fn while_writable<T>(mounted: &Path, it: impl FnOnce() -> T) -> T {
+    let writable = remount(mounted, MsFlags::empty()).is_ok();
+    let done = it();
+    if writable && let Err(e) = remount(mounted, MsFlags::MS_RDONLY) {
+        warn!("{} stays writable: {e}", mounted.display());
+    }
+    done
 }

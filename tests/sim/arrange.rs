@@ -99,6 +99,7 @@ impl Judge {
             sysroot: root,
             boot: &boot,
             env_config: None,
+            env_remount: false,
             command_line: line,
             init: None,
             release: "",

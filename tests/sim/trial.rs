@@ -91,6 +91,7 @@ impl Device {
             sysroot: &root,
             boot: &boot,
             env_config: Some(&config),
+            env_remount: false,
             command_line: &line,
             init: None,
             release: "",
