@@ -117,6 +117,15 @@ fn the_boot_partition_is_read_and_let_go() {
     happens(lab::hardware::boot_partition());
 }
 
+mod uboot {
+    use super::{happens, lab::trials};
+
+    #[test]
+    fn normal() {
+        happens(trials::normal(&trials::NORMAL));
+    }
+}
+
 #[test]
 fn only_what_is_verified_boots() {
     match lab::trust::play() {

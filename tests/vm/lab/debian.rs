@@ -89,6 +89,7 @@ fn setup() -> Outcome<Setup> {
         name: "debian".to_string(),
         machine: Machine::Amd64,
         memory: 1024,
+        firmware: None,
         kernel: kernel.image,
         initramfs,
         command_line: made.options,

@@ -95,6 +95,21 @@ pub fn initramfs_and(
     config: &str,
     more: &[String],
 ) -> Outcome<PathBuf> {
+    initramfs_for(machine, name, modules, config, FW_ENV_CONFIG, more)
+}
+
+/// The same, with the environment where `fw_env_config` says.
+///
+/// # Errors
+/// When it does not build.
+pub fn initramfs_for(
+    machine: Machine,
+    name: &str,
+    modules: &[&str],
+    config: &str,
+    fw_env_config: &str,
+    more: &[String],
+) -> Outcome<PathBuf> {
     let arch = match machine {
         Machine::Arm64 => "aarch64",
         Machine::Amd64 => "x86_64",
@@ -105,7 +120,7 @@ pub fn initramfs_and(
     let (file, env) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.fw_env.config")));
     let modules: Vec<String> = modules.iter().map(|name| format!("\"{name}\"")).collect();
     write(&file, format!("modules = [{}]\n\n{config}", modules.join(", ")))?;
-    write(&env, FW_ENV_CONFIG)?;
+    write(&env, fw_env_config)?;
     let output = dir.join(format!("{name}.img"));
     let mut builder = cargo();
     builder.args(["run", "--quiet", "--features", "builder", "--bin", "bootward-initramfs", "--"]);

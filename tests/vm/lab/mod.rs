@@ -9,6 +9,7 @@
 //!
 //! Everything is made below `target/lab`, without mounts and loop devices. `tests/vm/setup` brings the kernels.
 
+pub mod board;
 pub mod breakages;
 pub mod cuts;
 pub mod debian;
@@ -20,6 +21,7 @@ pub mod keys;
 pub mod scenes;
 pub mod tools;
 pub mod trust;
+pub mod trials;
 pub mod verity;
 pub mod vm;
 

@@ -150,6 +150,7 @@ impl Scene {
             name: name.to_string(),
             machine: Machine::Arm64,
             memory: 384,
+            firmware: None,
             kernel: kernel(Machine::Arm64)?.image,
             initramfs: self.initramfs()?,
             command_line: options,

@@ -115,6 +115,7 @@ fn machine(name: &str, initramfs: &Path, options: String, disk: PathBuf) -> Outc
         name: name.into(),
         machine: Machine::Amd64,
         memory: 512,
+        firmware: None,
         kernel: kernel(Machine::Amd64)?.image,
         initramfs: initramfs.into(),
         command_line: options,

@@ -36,6 +36,9 @@ pub struct Setup {
     pub machine: Machine,
     /// Memory in MiB.
     pub memory: u32,
+    /// Starts instead of the kernel, and finds kernel, initramfs and command line on the disks by itself; the machine
+    /// then restarts when it is reset, as a device does.
+    pub firmware: Option<PathBuf>,
     /// The kernel image.
     pub kernel: PathBuf,
     /// The initramfs.
@@ -57,10 +60,15 @@ impl Setup {
             Machine::Amd64 => ("qemu-system-x86_64", ["-M", "q35", "-cpu", "qemu64"]),
         };
         let mut command = Command::new(program);
-        command.args(machine).args(["-accel", "tcg", "-nodefaults", "-no-reboot", "-monitor", "none"]);
+        command.args(machine).args(["-accel", "tcg", "-nodefaults", "-monitor", "none"]);
         command.args(["-display", "none", "-serial", serial, "-m", &self.memory.to_string()]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        command.args(["-append", &self.command_line]).args(&self.extra);
+        if let Some(firmware) = &self.firmware {
+            command.arg("-bios").arg(firmware);
+        } else {
+            command.arg("-no-reboot").arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+            command.args(["-append", &self.command_line]);
+        }
+        command.args(&self.extra);
         for (number, disk) in self.disks.iter().enumerate() {
             let path = disk.display();
             command.arg("-drive").arg(format!("if=none,id=disk{number},format=raw,file={path}"));

@@ -1,0 +1,352 @@
+//! A device that boots as products do: U-Boot is the firmware, `boot.scr` is on a FAT partition, and `uEnv.txt`, kernels
+//! and initramfs are where the real `ostree` has put them in the sysroot.
+//!
+//! The script is `uboot/boot.cmd` itself, through `mkimage`. Nothing is passed to QEMU but the firmware and the disk.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::fixture::{Env, LABEL, deploy, disks, init_sysroot, small_tree};
+use super::guardian::{initramfs_for, kernel};
+use super::tools::{as_root, prepared, read, run, write};
+use super::vm::{Machine, Setup, Vm};
+use super::{Fault, Outcome};
+
+/// Size of the FAT partition, in megabytes: room for a kernel of its own.
+const FAT: u64 = 64;
+/// Size of the sysroot, in megabytes.
+const ROOT: u32 = 128;
+/// Seconds until the watchdog resets a device that hangs.
+pub const WATCHDOG: u32 = 15;
+/// What is loaded before the root is looked for, for both kinds of disk.
+const MODULES: [&str; 9] =
+    ["i6300esb", "virtio_pci", "virtio_blk", "ahci", "sd_mod", "ext4", "vfat", "nls_cp437", "nls_ascii"];
+
+/// The init of this small system. What it does after that it is up is in `usr/lib/lab-action`.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/usr/bin:/usr/sbin HOME=/var PS1='lab# '
+. /usr/lib/os-release
+[ -e /proc/self ] || mount -t proc proc /proc
+echo "[os] up: $VERSION"
+action=$(cat /usr/lib/lab-action 2>/dev/null)
+case $action in
+    panic) echo "[os] the init ends"; exit 1 ;;
+    hang) echo "[os] hangs"; while :; do sleep 1000; done ;;
+esac
+for disk in /dev/vda1 /dev/sda1; do
+    if [ -b $disk ]; then mount -t vfat -o sync $disk /boot/firmware; fi
+done
+# The guardian hands an armed watchdog over: a system that works feeds it.
+for fd in 3 4 5 6 7 8 9; do
+    case $(readlink /proc/$$/fd/$fd) in
+        /dev/watchdog*) (while sleep 2; do echo . >&$fd; done) & ;;
+    esac
+done
+exec sh -i
+"#;
+
+/// Who counts the boots of a trial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counting {
+    /// `boot.scr`, with its state in a file on FAT; the U-Boot is Debian's own.
+    Script,
+    /// U-Boot itself, with its environment in a redundant pair of files on FAT; the U-Boot is Debian's source, built by
+    /// `tests/vm/setup` with `uboot/native.config`.
+    Native,
+}
+
+impl Counting {
+    fn name(self) -> &'static str {
+        match self {
+            Counting::Script => "uboot-script",
+            Counting::Native => "uboot-native",
+        }
+    }
+
+    fn firmware(self) -> Outcome<PathBuf> {
+        match self {
+            Counting::Script => {
+                let path = PathBuf::from("/usr/lib/u-boot/qemu_arm64/u-boot.bin");
+                if path.exists() {
+                    return Ok(path);
+                }
+                Err(Fault::new(format!("{} is not there: run tests/vm/setup first", path.display())))
+            }
+            Counting::Native => prepared("uboot-native/u-boot.bin"),
+        }
+    }
+
+    /// The files of the state and the size of each, as `fw_env.config` names them.
+    fn files(self) -> (&'static [&'static str], usize) {
+        match self {
+            Counting::Script => (&["bootward.env"], 0x200),
+            Counting::Native => (&["uboot.env", "uboot-redund.env"], 0x4000),
+        }
+    }
+
+    fn fw_env_config(self, directory: &Path) -> String {
+        let (files, size) = self.files();
+        files.iter().map(|file| format!("{} 0x0 {size:#x}\n", directory.join(file).display())).collect()
+    }
+}
+
+/// What a device is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Making {
+    /// Names the directory of its disk and its transcript.
+    pub name: &'static str,
+    /// Who counts.
+    pub counting: Counting,
+    /// The stored variables, separated by blanks; `None` where nothing was ever stored.
+    pub state: Option<&'static str>,
+    /// Shell, run in the sysroot; `$new` and `$old` are the deployments of versions 2 and 1.
+    pub damage: &'static str,
+    /// A watchdog that resets the machine.
+    pub watchdog: bool,
+    /// A kernel of its own with bootward as its initramfs is on the FAT partition.
+    pub rescue: bool,
+    /// Print the console while it runs.
+    pub live: bool,
+}
+
+/// A device, ready to be switched on.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// The machine.
+    pub setup: Setup,
+    disk: PathBuf,
+    counting: Counting,
+}
+
+/// Two deployments with the real kernel and our initramfs in `/boot`, made once a run for each way of counting.
+fn sysroot(counting: Counting) -> Outcome<PathBuf> {
+    static SCRIPT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static NATIVE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let cell = match counting {
+        Counting::Script => &SCRIPT,
+        Counting::Native => &NATIVE,
+    };
+    cell.get_or_init(|| build(counting).map_err(|fault| fault.to_string())).clone().map_err(Fault::new)
+}
+
+fn build(counting: Counting) -> Outcome<PathBuf> {
+    let kernel = kernel(Machine::Arm64)?;
+    let initramfs = initramfs(counting)?;
+    let sysroot = init_sysroot(counting.name())?;
+    // libostree takes the U-Boot way where there is a uEnv.txt already, as an image builder leaves it.
+    let seed = "set -e; cd \"$1\"; ostree --repo=ostree/repo config set sysroot.bootloader uboot
+         mkdir -p boot/loader.0 boot/firmware; ln -s loader.0 boot/loader; touch boot/loader/uEnv.txt; ln -s loader/uEnv.txt boot/uEnv.txt";
+    run(as_root("sh").args(["-c", seed, "sh"]).arg(&sysroot))?;
+    for version in ["1", "2"] {
+        let tree =
+            small_tree(&format!("{}-tree-{version}", counting.name()), version, &kernel, Machine::Arm64)?;
+        write(&tree.join("usr/sbin/init"), INIT)?;
+        write(&tree.join("usr/etc/fw_env.config"), counting.fw_env_config(Path::new("/boot/firmware")))?;
+        // Behind the initramfs a small archive with the version: each version has a boot checksum of its own.
+        let dress = "set -e; cd \"$1\"; cp \"$2\" usr/lib/modules/*/vmlinuz
+             cp \"$3\" usr/lib/modules/*/initramfs.img; scratch=$(mktemp -d); cd \"$scratch\"; echo \"$4\" >version
+             echo version | cpio -o -H newc --quiet | gzip -n >>\"$1\"/usr/lib/modules/*/initramfs.img; rm -r \"$scratch\"";
+        // One shell word for the redirection: there is one release only.
+        let dress = dress.replace("usr/lib/modules/*/", &format!("usr/lib/modules/{}/", kernel.release));
+        run(Command::new("sh")
+            .args(["-c", &dress, "sh"])
+            .args([&tree, &kernel.image, &initramfs])
+            .arg(version))?;
+        let root = format!("root=LABEL={LABEL}");
+        deploy(&sysroot, &tree, version, &["console=ttyAMA0", &root, "rw", "panic=-1"])?;
+    }
+    Ok(sysroot)
+}
+
+fn initramfs(counting: Counting) -> Outcome<PathBuf> {
+    let config = format!(
+        "[root]\ntimeout = 20\n\n[firmware]\ndevice = \"LABEL=FIRMWARE\"\n\n\
+         [watchdog]\ndevice = \"/dev/watchdog0\"\ntimeout = {WATCHDOG}\n"
+    );
+    let fw_env_config = counting.fw_env_config(Path::new("/firmware"));
+    initramfs_for(Machine::Arm64, counting.name(), &MODULES, &config, &fw_env_config, &[])
+}
+
+impl Making {
+    /// Makes the disk, and the machine around it.
+    ///
+    /// # Errors
+    /// When something is missing or a tool fails.
+    pub fn make(&self) -> Outcome<Board> {
+        let firmware = self.counting.firmware()?;
+        let made = disks(self.name, &sysroot(self.counting)?, self.damage, Env::None, ROOT)?;
+        let [root] = made.images.as_slice() else { return Err(Fault::new("one image was expected")) };
+        let disk = root.with_file_name("disk.img");
+        partition(&self.fat(root)?, root, &disk)?;
+        let mut extra: Vec<String> = Vec::new();
+        let mut disks = Vec::new();
+        match self.counting {
+            Counting::Script => disks.push(disk.clone()),
+            // This U-Boot reads its environment before virtio is there.
+            Counting::Native => extra.extend([
+                "-drive".into(),
+                format!("if=none,id=disk0,format=raw,file={}", disk.display()),
+                "-device".into(),
+                "ahci,id=ahci".into(),
+                "-device".into(),
+                "ide-hd,drive=disk0,bus=ahci.0".into(),
+            ]),
+        }
+        if self.watchdog {
+            extra.extend(["-device", "i6300esb", "-action", "watchdog=reset"].map(String::from));
+        }
+        let setup = Setup {
+            name: self.name.to_string(),
+            machine: Machine::Arm64,
+            memory: 512,
+            firmware: Some(firmware),
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            command_line: String::new(),
+            disks,
+            extra,
+            live: self.live,
+        };
+        Ok(Board { setup, disk, counting: self.counting })
+    }
+
+    /// The FAT partition: the script, the state, and the recovery where there is one.
+    fn fat(&self, beside: &Path) -> Outcome<PathBuf> {
+        let script = beside.with_file_name("boot.cmd");
+        let image = beside.with_file_name("boot.scr");
+        write(&script, self.script()?)?;
+        let mut mkimage = Command::new("mkimage");
+        mkimage.args(["-A", "arm64", "-O", "linux", "-T", "script", "-C", "none", "-n", "bootward", "-d"]);
+        run(mkimage.arg(&script).arg(&image))?;
+        let fat = beside.with_file_name("fat.img");
+        sized(&fat, FAT << 20)?;
+        run(sbin("mkfs.vfat").args(["-n", "FIRMWARE"]).arg(&fat))?;
+        let mut files = vec![(image, "boot.scr")];
+        if let Some(state) = self.state {
+            let stored = self.stored(state, beside)?;
+            files.extend(self.counting.files().0.iter().map(|name| (stored.clone(), *name)));
+        }
+        if self.rescue {
+            files.push((kernel(Machine::Arm64)?.image, "Image"));
+            files.push((initramfs(self.counting)?, "rescue.img"));
+        }
+        for (from, to) in &files {
+            run(Command::new("mcopy").arg("-i").arg(&fat).arg(from).arg(format!("::/{to}")))?;
+        }
+        Ok(fat)
+    }
+
+    /// `uboot/boot.cmd`, with the settings that this board needs.
+    fn script(&self) -> Outcome<String> {
+        let mut script = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("uboot/boot.cmd"))?;
+        let rescue = format!("bootward_args=\"console=ttyAMA0 root=LABEL={LABEL} rw panic=-1\"");
+        let mut settings = Vec::new();
+        if self.counting == Counting::Native {
+            settings.push(("bootward_store=file", "bootward_store=env"));
+        }
+        if self.rescue {
+            settings.push(("bootward_kernel=", "bootward_kernel=Image"));
+            settings.push(("bootward_initrd=", "bootward_initrd=rescue.img"));
+            settings.push(("bootward_args=", &rescue));
+        }
+        for (line, with) in settings {
+            let (line, with) = (format!("\n{line}\n"), format!("\n{with}\n"));
+            if script.matches(&line).count() != 1 {
+                return Err(Fault::new(format!("uboot/boot.cmd has no line {line:?}")));
+            }
+            script = script.replace(&line, &with);
+        }
+        Ok(script)
+    }
+
+    /// A copy of the state as `mkenvimage` makes it.
+    fn stored(&self, state: &str, beside: &Path) -> Outcome<PathBuf> {
+        let (text, image) = (beside.with_file_name("state.txt"), beside.with_file_name("state.env"));
+        let mut variables = format!("{}\n", state.replace(' ', "\n"));
+        let mut mkenvimage = Command::new("mkenvimage");
+        if self.counting == Counting::Native {
+            // A stored environment replaces the built-in one, so it must have all of it.
+            variables = read(&prepared("uboot-native/u-boot-initial-env")?)? + &variables;
+            mkenvimage.arg("-r");
+        }
+        write(&text, variables)?;
+        run(mkenvimage.args(["-s", &self.counting.files().1.to_string(), "-o"]).arg(&image).arg(&text))?;
+        Ok(image)
+    }
+}
+
+impl Board {
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// When QEMU does not start.
+    pub fn start(&self) -> Outcome<Vm> {
+        self.setup.start()
+    }
+
+    /// The stored variables as `fw_printenv` has them, on the machine that is switched off.
+    ///
+    /// # Errors
+    /// When there is no valid state.
+    pub fn stored(&self) -> Outcome<String> {
+        let directory = self.disk.with_file_name("stored");
+        std::fs::create_dir_all(&directory).map_err(|e| Fault::file("make", &directory, &e))?;
+        for file in self.counting.files().0 {
+            let image = format!("{}@@1M", self.disk.display());
+            let mut mcopy = Command::new("mcopy");
+            run(mcopy.args(["-n", "-o", "-i", &image]).arg(format!("::/{file}")).arg(directory.join(file)))?;
+        }
+        let config = directory.join("fw_env.config");
+        write(&config, self.counting.fw_env_config(&directory))?;
+        run(Command::new("fw_printenv").arg("-c").arg(&config))
+    }
+
+    /// Overwrites the stored state with bytes that are none.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    pub fn erase(&self) -> Outcome<()> {
+        let blank = self.disk.with_file_name("blank");
+        let (files, size) = self.counting.files();
+        write(&blank, vec![0xff; size])?;
+        for file in files {
+            let image = format!("{}@@1M", self.disk.display());
+            run(Command::new("mcopy").args(["-o", "-i", &image]).arg(&blank).arg(format!("::/{file}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts both file systems on a disk. They are taken away.
+fn partition(fat: &Path, root: &Path, disk: &Path) -> Outcome<()> {
+    sized(disk, ((1 + FAT + u64::from(ROOT)) << 20) + (1 << 20))?;
+    let table = disk.with_file_name("table");
+    let start = 1 + FAT;
+    write(
+        &table,
+        format!(
+            "label: dos\nstart=1MiB, size={FAT}MiB, type=c, bootable\nstart={start}MiB, size={ROOT}MiB, type=83\n"
+        ),
+    )?;
+    let script =
+        "sfdisk -q \"$1\" <\"$2\"; dd if=\"$3\" of=\"$1\" bs=1M seek=1 conv=notrunc,sparse status=none
+         dd if=\"$4\" of=\"$1\" bs=1M seek=\"$5\" conv=notrunc,sparse status=none";
+    run(sbin("sh").args(["-e", "-c", script, "sh"]).args([disk, &table, fat, root]).arg(start.to_string()))?;
+    for image in [fat, root] {
+        std::fs::remove_file(image).map_err(|e| Fault::file("remove", image, &e))?;
+    }
+    Ok(())
+}
+
+fn sized(path: &Path, bytes: u64) -> Outcome<()> {
+    let file = File::create(path).map_err(|e| Fault::file("write", path, &e))?;
+    file.set_len(bytes).map_err(|e| Fault::file("grow", path, &e))
+}
+
+fn sbin(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+    command
+}
