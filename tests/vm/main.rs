@@ -56,14 +56,14 @@ mod tour {
 }
 
 /// Plays every scene of a table, two at a time, and tells of all that went wrong.
-fn all_play(scenes: &[lab::scenes::Scene]) {
+fn all_play<S: Sync>(scenes: &[S], play: impl Fn(&S) -> (&str, lab::Outcome<String>) + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let faults = std::sync::Mutex::new(Vec::new());
     let work = || {
         while let Some(scene) = scenes.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-            match scene.play(false) {
-                Ok(happened) => println!("{}: {happened}", scene.name),
-                Err(fault) => faults.lock().unwrap().push(format!("{}: {fault}", scene.name)),
+            match play(scene) {
+                (name, Ok(happened)) => println!("{name}: {happened}"),
+                (name, Err(fault)) => faults.lock().unwrap().push(format!("{name}: {fault}")),
             }
         }
     };
@@ -77,12 +77,12 @@ fn all_play(scenes: &[lab::scenes::Scene]) {
 
 #[test]
 fn every_broken_deployment_is_survived_and_explained() {
-    all_play(&lab::breakages::DEPLOYMENTS);
+    all_play(&lab::breakages::DEPLOYMENTS, |scene| (scene.name, scene.play(false)));
 }
 
 #[test]
 fn every_broken_environment_is_survived_and_explained() {
-    all_play(&lab::breakages::ENVIRONMENTS);
+    all_play(&lab::breakages::ENVIRONMENTS, |scene| (scene.name, scene.play(false)));
 }
 
 fn happens(outcome: lab::Outcome<String>) {
@@ -117,12 +117,27 @@ fn the_boot_partition_is_read_and_let_go() {
     happens(lab::hardware::boot_partition());
 }
 
+/// Through real U-Boot, from power on.
 mod uboot {
-    use super::{happens, lab::trials};
+    use super::{all_play, lab::board::Counting, lab::trials};
+
+    fn play(trials: &[trials::Trial]) {
+        all_play(trials, |trial| (trial.making.name, trial.play(false)));
+    }
 
     #[test]
-    fn normal() {
-        happens(trials::normal(&trials::NORMAL));
+    fn trials_that_the_script_counts() {
+        play(&trials::shared(Counting::Script));
+    }
+
+    #[test]
+    fn trials_that_uboot_counts() {
+        play(&trials::shared(Counting::Native));
+    }
+
+    #[test]
+    fn entries_that_do_not_load_and_text_that_is_not_believed() {
+        play(&trials::ENTRIES);
     }
 }
 

@@ -163,7 +163,7 @@ fn build(counting: Counting) -> Outcome<PathBuf> {
 fn initramfs(counting: Counting) -> Outcome<PathBuf> {
     let config = format!(
         "[root]\ntimeout = 20\n\n[firmware]\ndevice = \"LABEL=FIRMWARE\"\n\n\
-         [watchdog]\ndevice = \"/dev/watchdog0\"\ntimeout = {WATCHDOG}\n"
+         [ledger]\nlimit = 3\n\n[watchdog]\ndevice = \"/dev/watchdog0\"\ntimeout = {WATCHDOG}\n"
     );
     let fw_env_config = counting.fw_env_config(Path::new("/firmware"));
     initramfs_for(Machine::Arm64, counting.name(), &MODULES, &config, &fw_env_config, &[])

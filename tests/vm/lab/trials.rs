@@ -1,12 +1,68 @@
-//! Updates on trial, through real U-Boot: each scene is a device whose power is switched on once or more.
+//! Updates on trial, through real U-Boot: a device, and what happens on its console and in its state, step by step, over
+//! as many boots as it takes. Nobody types but where a step says so.
 
-use super::Outcome;
 use super::board::{Board, Counting, Making};
 use super::scenes::{ANSWER, BOOT};
 use super::vm::Vm;
+use super::{Fault, Outcome};
+
+/// Seconds until a device that hangs was reset and is up again.
+const RESET: u64 = 90;
+
+/// What a system says once an update works. `bootward confirm` will say it.
+const CONFIRM: &str = "printf 'bootcount 0\\nupgrade_available 0\\nrollback 0\\n' | bootward env set -s -";
+
+/// One step. Those that look at the console switch the device on where it is off.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A boot of a trial is counted, by whoever counts on this board: this one of so many.
+    Counted(u32, u32),
+    /// The trial is over: U-Boot takes `altbootcmd` where it counts, and the script rolls back.
+    GivesUp,
+    /// This is said on the console.
+    Says(&'static str),
+    /// The script boots this entry of `uEnv.txt`.
+    Entry(u32),
+    /// The guardian decides for this reason, and this version comes up.
+    Up(&'static str, u32),
+    /// The init of the system that came up ends, and the kernel with it; the device restarts.
+    Panics,
+    /// Recovery, at its prompt, because of this.
+    Recovers(&'static str),
+    /// At the system's prompt: this command answers with this.
+    Answers(&'static str, &'static str),
+    /// At the system's prompt: the update is confirmed.
+    Confirms,
+    /// At the system's prompt: `bootward env` has these variables.
+    Sees(&'static [&'static str]),
+    /// The device restarts because its system wants to.
+    Restarts,
+    /// The device is switched off by its system.
+    Off,
+    /// On the device that is off: `fw_printenv` has these variables.
+    Stored(&'static [&'static str]),
+    /// On the device that is off: the state is overwritten with nonsense.
+    Erased,
+}
+
+use Step::{
+    Answers, Confirms, Counted, Entry, Erased, GivesUp, Off, Panics, Recovers, Restarts, Says, Sees, Stored,
+    Up,
+};
+
+/// A device and what must happen to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// What it shows, in one line.
+    pub title: &'static str,
+    /// The device; its name is the trial's.
+    pub making: Making,
+    /// What happens, in order.
+    pub steps: &'static [Step],
+}
 
 /// A device without troubles.
-pub const NORMAL: Making = Making {
+const DEVICE: Making = Making {
     name: "uboot-normal",
     counting: Counting::Script,
     state: Some("bootcount=0 bootlimit=2 rollback=0 upgrade_available=0"),
@@ -16,45 +72,377 @@ pub const NORMAL: Making = Making {
     live: false,
 };
 
-/// The newest deployment boots, and what it reads and writes is U-Boot's state.
-///
-/// # Errors
-/// When anything else happens.
-pub fn normal(making: &Making) -> Outcome<String> {
-    let board = making.make()?;
-    let mut vm = board.start()?;
-    comes_up(&mut vm, "1", "2", "no trouble")?;
-    end(&board, &mut vm, &[("rollback", "0"), ("upgrade_available", "0")])?;
-    Ok("version 2 booted".to_string())
+/// The newest deployment is on trial and may take two boots.
+const ON_TRIAL: Making =
+    Making { state: Some("bootcount=0 bootlimit=2 rollback=0 upgrade_available=1"), ..DEVICE };
+
+const NO_TROUBLE: &str = "no trouble, and ostree= on the command line names it";
+const ROLLED_BACK: &str = "rollback=1: the bootloader gave up on the first deployment";
+
+/// What a trial that fails has in common, whoever counts.
+const PANICS: Trial = Trial {
+    title: "an update whose init crashes is counted, given up and rolled back, by U-Boot and boot.scr",
+    making: Making { name: "update-fails", damage: "echo panic >$new/usr/lib/lab-action", ..ON_TRIAL },
+    steps: &[
+        Counted(1, 2),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        Counted(2, 2),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        GivesUp,
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        Sees(&["rollback=1", "upgrade_available=0"]),
+        Restarts,
+        Says("rollback=1, the second entry comes first"),
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        Off,
+        Stored(&["rollback=1", "upgrade_available=0"]),
+    ],
+};
+
+const HANGS: Trial = Trial {
+    title: "an update that hangs is reset by the watchdog and rolled back",
+    making: Making {
+        name: "hang",
+        state: Some("bootcount=0 bootlimit=1 rollback=0 upgrade_available=1"),
+        damage: "echo hang >$new/usr/lib/lab-action",
+        watchdog: true,
+        ..DEVICE
+    },
+    steps: &[
+        Counted(1, 1),
+        Entry(1),
+        Says("bootward: watchdog /dev/watchdog0 armed"),
+        Up(NO_TROUBLE, 2),
+        Says("[os] hangs"),
+        GivesUp,
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        // Longer than the watchdog waits: this one feeds it.
+        Answers("sleep 20; echo alive-$((1+1))", "alive-2"),
+        Off,
+        Stored(&["rollback=1", "upgrade_available=0"]),
+    ],
+};
+
+/// What `make demo` shows of U-Boot.
+pub const TOUR: [Trial; 2] = [PANICS, HANGS];
+
+const WORKS: Trial = Trial {
+    title: "an update that works is confirmed and counted no more",
+    making: Making { name: "uboot-confirmed", ..ON_TRIAL },
+    steps: &[
+        Counted(1, 2),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Sees(&["bootcount=1", "bootlimit=2", "rollback=0", "upgrade_available=1"]),
+        Confirms,
+        Restarts,
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Restarts,
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Sees(&["bootcount=0", "upgrade_available=0"]),
+        Off,
+        Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
+    ],
+};
+
+const TARGET_BROKEN: Trial = Trial {
+    title: "an update that crashes, and nothing to roll back to: recovery",
+    making: Making {
+        name: "uboot-target-broken",
+        state: Some("bootcount=0 bootlimit=1 rollback=0 upgrade_available=1"),
+        damage: "echo panic >$new/usr/lib/lab-action; rm -rf $old/usr",
+        ..DEVICE
+    },
+    steps: &[
+        Counted(1, 1),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        GivesUp,
+        Entry(2),
+        Up(ROLLED_BACK, 2),
+        Panics,
+        Entry(2),
+        Up(ROLLED_BACK, 2),
+        Panics,
+        Entry(2),
+        Up(ROLLED_BACK, 2),
+        Panics,
+        Entry(2),
+        Recovers("no deployment is bootable"),
+    ],
+};
+
+const ERASED: Trial = Trial {
+    title: "the state is overwritten between two boots: it is made anew, and the update must prove itself again",
+    making: Making { name: "uboot-erased", ..DEVICE },
+    steps: &[
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Off,
+        Erased,
+        Says("boot.scr: there is no state, a new one is made (trial)"),
+        Counted(1, 3),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Sees(&["bootcount=1", "bootlimit=3", "rollback=0", "upgrade_available=1"]),
+        Confirms,
+        Off,
+        Stored(&["bootcount=0", "bootlimit=3", "rollback=0", "upgrade_available=0"]),
+    ],
+};
+
+const ERASED_AND_BAD: Trial = Trial {
+    title: "without any state an update that crashes is rolled back all the same",
+    making: Making {
+        name: "uboot-erased-and-bad",
+        state: None,
+        damage: "echo panic >$new/usr/lib/lab-action",
+        ..DEVICE
+    },
+    steps: &[
+        Counted(1, 3),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        Counted(2, 3),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        Counted(3, 3),
+        Up(NO_TROUBLE, 2),
+        Panics,
+        GivesUp,
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        Off,
+        Stored(&["bootlimit=3", "rollback=1", "upgrade_available=0"]),
+    ],
+};
+
+const BOTH_BROKEN: Trial = Trial {
+    title: "both deployments are broken: recovery",
+    making: Making { name: "uboot-both-broken", damage: "rm -rf $new/usr; rm $old/usr/sbin/init", ..DEVICE },
+    steps: &[Entry(1), Recovers("no deployment is bootable")],
+};
+
+/// The trials that both ways of counting must pass.
+const SHARED: [Trial; 7] = [PANICS, HANGS, WORKS, TARGET_BROKEN, ERASED, ERASED_AND_BAD, BOTH_BROKEN];
+
+/// Removes the kernel that this variable of `uEnv.txt` names.
+macro_rules! without {
+    ($variable:literal) => {
+        concat!("rm .$(sed -n 's/^", $variable, "=//p' boot/loader/uEnv.txt); ")
+    };
 }
 
-/// `entry` of uEnv.txt is booted, the guardian decides for `reason`, and this version comes up.
-fn comes_up(vm: &mut Vm, entry: &str, version: &str, reason: &str) -> Outcome<()> {
-    vm.expect(&format!("boot.scr: entry {entry}: /boot/ostree/"), BOOT)?;
+/// What the script does when something is not there, and with what it must not believe.
+pub const ENTRIES: [Trial; 6] = [
+    Trial {
+        title: "the first entry has no kernel: the second one boots, and nothing is rolled back",
+        making: Making { name: "uboot-first-unloadable", damage: without!("kernel_image"), ..ON_TRIAL },
+        steps: &[
+            Counted(1, 2),
+            Says("boot.scr: entry 1 does not boot"),
+            Entry(2),
+            Up(NO_TROUBLE, 1),
+            Off,
+            Stored(&["bootcount=1", "rollback=0", "upgrade_available=1"]),
+        ],
+    },
+    Trial {
+        title: "rolled back to an entry that has no kernel: the first one boots",
+        making: Making {
+            name: "uboot-second-unloadable",
+            state: Some("bootcount=0 bootlimit=2 rollback=1 upgrade_available=0"),
+            damage: without!("kernel_image2"),
+            ..DEVICE
+        },
+        // It brings the kernel; the guardian takes the deployment that was asked for.
+        steps: &[Says("boot.scr: entry 2 does not boot"), Entry(1), Up(ROLLED_BACK, 1), Off],
+    },
+    Trial {
+        title: "rolled back, and there is one entry only: it boots",
+        making: Making {
+            name: "uboot-one-entry",
+            state: Some("bootcount=0 bootlimit=2 rollback=1 upgrade_available=0"),
+            damage: "sed -i '/2=/d' boot/loader/uEnv.txt",
+            ..DEVICE
+        },
+        steps: &[Says("boot.scr: entry 2 does not boot"), Entry(1), Up(ROLLED_BACK, 1), Off],
+    },
+    Trial {
+        title: "no entry has a kernel: the recovery's own kernel starts the guardian, which boots a deployment",
+        making: Making {
+            name: "uboot-rescue",
+            damage: concat!(without!("kernel_image"), without!("kernel_image2")),
+            rescue: true,
+            ..DEVICE
+        },
+        steps: &[
+            Says("boot.scr: entry 1 does not boot"),
+            Says("boot.scr: entry 2 does not boot"),
+            Says("boot.scr: no entry boots, starting the recovery"),
+            Up("no trouble, and it is the first bootable one in boot order", 2),
+            Off,
+        ],
+    },
+    Trial {
+        title: "uEnv.txt sets variables that are none of its business: they are not taken",
+        making: Making {
+            name: "uboot-injection",
+            damage: "printf 'kernel_addr_r=0\\nramdisk_addr_r=0\\nbootward_start=true\\n' >>boot/loader/uEnv.txt",
+            ..DEVICE
+        },
+        steps: &[Entry(1), Up(NO_TROUBLE, 2), Off],
+    },
+    Trial {
+        title: "counts are decimal, also past nine, and what is no number counts as none",
+        making: Making {
+            name: "uboot-decimal",
+            state: Some("bootcount=9 bootlimit=10 rollback=0 upgrade_available=1"),
+            ..DEVICE
+        },
+        steps: &[
+            Counted(10, 10),
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Answers(
+                "bootward env set bootcount 19; bootward env set bootlimit lots; echo set-$((1+1))",
+                "set-2",
+            ),
+            Off,
+            Counted(20, 3),
+            GivesUp,
+            Entry(2),
+            Up(ROLLED_BACK, 1),
+            Off,
+            Stored(&["bootcount=20", "bootlimit=3", "rollback=1"]),
+        ],
+    },
+];
+
+/// The trials that both ways of counting must pass, with this one of them.
+pub fn shared(counting: Counting) -> Vec<Trial> {
+    let of = |trial: &Trial| {
+        let name = match counting {
+            Counting::Script => trial.making.name,
+            // Disks and transcripts of their own.
+            Counting::Native => Box::leak(format!("{}-native", trial.making.name).into_boxed_str()),
+        };
+        Trial { making: Making { counting, name, ..trial.making }, ..*trial }
+    };
+    SHARED.iter().map(of).collect()
+}
+
+impl Trial {
+    /// Plays it to its end and says what happened.
+    ///
+    /// # Errors
+    /// When anything else than the expected happens.
+    pub fn play(&self, live: bool) -> Outcome<String> {
+        let board = Making { live, ..self.making }.make()?;
+        let mut played = Played { board: &board, counting: self.making.counting, vm: None };
+        for step in self.steps {
+            played.step(step).map_err(|fault| Fault::new(format!("at {step:?}: {fault}")))?;
+        }
+        Ok(self.title.to_string())
+    }
+}
+
+/// A trial while it is played.
+struct Played<'a> {
+    board: &'a Board,
+    counting: Counting,
+    vm: Option<Vm>,
+}
+
+impl Played<'_> {
+    fn step(&mut self, step: &Step) -> Outcome<()> {
+        match step {
+            Off => self.switch_off(),
+            Stored(wanted) => has(&self.board.stored()?, wanted),
+            Erased => self.board.erase(),
+            _ => self.console(step),
+        }
+    }
+
+    fn console(&mut self, step: &Step) -> Outcome<()> {
+        let native = self.counting == Counting::Native;
+        let vm = match &mut self.vm {
+            Some(vm) => vm,
+            none => none.insert(self.board.start()?),
+        };
+        match step {
+            Counted(boot, limit) => {
+                let by = if native { "uboot" } else { "script" };
+                vm.expect(&format!("boot.scr: trial, boot {boot} of {limit}, counted by {by}"), RESET)?;
+            }
+            GivesUp => {
+                if native {
+                    vm.expect(" exceeded. Using altbootcmd.", RESET)?;
+                }
+                vm.expect("boot.scr: the trial has failed, rolling back", RESET)?;
+            }
+            Says(what) => drop(vm.expect(what, BOOT)?),
+            Entry(entry) => drop(vm.expect(&format!("boot.scr: entry {entry}: /boot/ostree/"), BOOT)?),
+            Up(reason, version) => return comes_up(vm, reason, *version),
+            Panics => drop(vm.expect("Kernel panic - not syncing: Attempted to kill init", BOOT)?),
+            Recovers(reason) => {
+                vm.expect(&format!("bootward: recovery: {reason}"), BOOT)?;
+                vm.expect("bootward> ", ANSWER)?;
+            }
+            Answers(command, answer) => drop(answers(vm, command, answer)?),
+            Confirms => drop(answers(vm, &format!("{CONFIRM} && echo confirmed-$((1+1))"), "confirmed-2")?),
+            Sees(wanted) => {
+                return has(&answers(vm, "bootward env print; echo env-$((1+1))", "env-2")?, wanted);
+            }
+            Restarts => {
+                vm.expect("lab# ", ANSWER)?;
+                vm.type_line("reboot -f")?;
+            }
+            Off | Stored(_) | Erased => {}
+        }
+        Ok(())
+    }
+
+    fn switch_off(&mut self) -> Outcome<()> {
+        let Some(mut vm) = self.vm.take() else { return Err(Fault::new("the device is off already")) };
+        vm.expect("lab# ", ANSWER)?;
+        vm.type_line("poweroff -f")?;
+        vm.expect_end(ANSWER)
+    }
+}
+
+fn comes_up(vm: &mut Vm, reason: &str, version: u32) -> Outcome<()> {
     let decision = vm.expect_line("bootward: decision: ", BOOT)?;
     if !decision.contains(reason) {
         return Err(vm.failure(&format!("the guardian decided otherwise: {decision}")));
     }
     let up = vm.expect_line("[os] up: ", BOOT)?;
-    if up != version {
+    if up != version.to_string() {
         return Err(vm.failure(&format!("version {up} came up and not {version}")));
     }
     Ok(())
 }
 
-/// At the prompt: `bootward env` sees what is stored, and `fw_printenv` sees the same once the machine is off.
-fn end(board: &Board, vm: &mut Vm, wanted: &[(&str, &str)]) -> Outcome<()> {
+fn answers(vm: &mut Vm, command: &str, answer: &str) -> Outcome<String> {
     vm.expect("lab# ", ANSWER)?;
-    vm.type_line("bootward env print; echo env-$((1+1))")?;
-    let seen = vm.expect("env-2", ANSWER)?;
-    vm.type_line("poweroff -f")?;
-    vm.expect_end(ANSWER)?;
-    let stored = board.stored()?;
-    for (name, value) in wanted {
-        let line = format!("{name}={value}");
-        if !seen.lines().any(|l| l.trim() == line) || !stored.lines().any(|l| l == line) {
-            return Err(vm.failure(&format!("{line} is not what is stored: {stored}")));
-        }
+    vm.type_line(command)?;
+    vm.expect(answer, BOOT)
+}
+
+/// Every wanted `NAME=VALUE` is a line of `text`.
+fn has(text: &str, wanted: &[&str]) -> Outcome<()> {
+    match wanted.iter().find(|wanted| !text.lines().any(|line| line.trim() == **wanted)) {
+        None => Ok(()),
+        Some(missing) => Err(Fault::new(format!("{missing} is not there:\n{text}"))),
     }
-    Ok(())
 }
