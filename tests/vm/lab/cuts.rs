@@ -105,6 +105,7 @@ impl State {
         }
         Ok(Setup {
             name,
+            firmware: None,
             machine: Machine::Amd64,
             memory: 512,
             kernel: kernel(Machine::Amd64)?.image,

@@ -150,6 +150,7 @@ impl Scene {
         let made = disks(self.name, sysroot, &script, Env::Pair("rollback=0"), 96)?;
         let setup = Setup {
             name: self.name.into(),
+            firmware: None,
             machine: Machine::Arm64,
             memory: 384,
             kernel: kernel(Machine::Arm64)?.image,
