@@ -29,6 +29,8 @@ pub enum Step {
     Panics,
     /// Recovery, at its prompt, because of this.
     Recovers(&'static str),
+    /// At whatever prompt there is: this.
+    Types(&'static str),
     /// At the system's prompt: this command answers with this.
     Answers(&'static str, &'static str),
     /// At the system's prompt: the update is confirmed.
@@ -47,7 +49,7 @@ pub enum Step {
 
 use Step::{
     Answers, Confirms, Counted, Entry, Erased, GivesUp, Off, Panics, Recovers, Restarts, Says, Sees, Stored,
-    Up,
+    Types, Up,
 };
 
 /// A device and what must happen to it.
@@ -244,7 +246,7 @@ macro_rules! without {
 }
 
 /// What the script does when something is not there, and with what it must not believe.
-pub const ENTRIES: [Trial; 6] = [
+pub const ENTRIES: [Trial; 7] = [
     Trial {
         title: "the first entry has no kernel: the second one boots, and nothing is rolled back",
         making: Making { name: "uboot-first-unloadable", damage: without!("kernel_image"), ..ON_TRIAL },
@@ -304,6 +306,25 @@ pub const ENTRIES: [Trial; 6] = [
         steps: &[Entry(1), Up(NO_TROUBLE, 2), Off],
     },
     Trial {
+        title: "recovery is asked for in the environment: it comes once, and the guardian takes the request away",
+        making: Making { name: "uboot-recovery-asked", ..ON_TRIAL },
+        steps: &[
+            Counted(1, 2),
+            Up(NO_TROUBLE, 2),
+            Answers("bootward env set bootward_recovery 1; echo set-$((1+1))", "set-2"),
+            Restarts,
+            // The script writes its count beside the request, which must survive that.
+            Counted(2, 2),
+            Recovers("bootward_recovery is set in the bootloader's environment"),
+            Types("reboot"),
+            GivesUp,
+            Entry(2),
+            Up(ROLLED_BACK, 1),
+            Off,
+            Stored(&["bootcount=3", "rollback=1"]),
+        ],
+    },
+    Trial {
         title: "counts are decimal, also past nine, and what is no number counts as none",
         making: Making {
             name: "uboot-decimal",
@@ -340,6 +361,14 @@ pub fn shared(counting: Counting) -> Vec<Trial> {
         Trial { making: Making { counting, name, ..trial.making }, ..*trial }
     };
     SHARED.iter().map(of).collect()
+}
+
+/// Every trial there is.
+pub fn all() -> Vec<Trial> {
+    let mut all = shared(Counting::Script);
+    all.extend(shared(Counting::Native));
+    all.extend(ENTRIES);
+    all
 }
 
 impl Trial {
@@ -399,6 +428,7 @@ impl Played<'_> {
                 vm.expect(&format!("bootward: recovery: {reason}"), BOOT)?;
                 vm.expect("bootward> ", ANSWER)?;
             }
+            Types(line) => vm.type_line(line)?,
             Answers(command, answer) => drop(answers(vm, command, answer)?),
             Confirms => drop(answers(vm, &format!("{CONFIRM} && echo confirmed-$((1+1))"), "confirmed-2")?),
             Sees(wanted) => {
