@@ -8,7 +8,7 @@ KERNEL ?= $(LAB)/kernel-arm64
 SCENE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm initramfs oelint
+.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm bench initramfs oelint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ power-all: ## power cuts: every update in every state; half an hour
 
 vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture
+
+bench: ## what preparing a root costs, against ostree-prepare-root and a shell
+	cargo bench --bench prepare
 
 initramfs: ## target/lab/bootward-ARCH.img, for ARCH and KERNEL (an unpacked kernel package)
 	initramfs/build $(ARCH) $(KERNEL) $(LAB)/bootward-$(ARCH).img --module virtio_pci --module virtio_blk \

@@ -1,0 +1,123 @@
+//! What preparing a root costs: `cargo bench --bench prepare [-- ROUNDS]`. README.md beside it has the results.
+//!
+//! All systems in turn, round after round, so that what else the machine does meets all of them alike. Needs root.
+
+#![allow(clippy::indexing_slicing, reason = "a bench that panics has failed")]
+
+mod nothing;
+mod once;
+mod systems;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use once::{Look, Sample, run};
+use systems::{Place, System, output};
+
+/// Runs of each system unless asked for others.
+const ROUNDS: usize = 300;
+/// Traced runs of each; they hardly differ.
+const TRACED: usize = 5;
+
+fn main() -> ExitCode {
+    // cargo adds options of its own.
+    let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
+    match bench(rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn lab() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab")
+}
+
+fn bench(rounds: usize) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::other("this mounts: run it as root"));
+    }
+    let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("initramfs/binary");
+    let guardian = output(Command::new(binary).args([std::env::consts::ARCH, "--no-default-features"]))?;
+    let place = Place::new()?;
+    let systems = place.systems(Path::new(guardian.trim()))?;
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); systems.len()];
+    for round in 0..rounds {
+        // Each begins as often as any other, and follows each of the others.
+        for turn in 0..systems.len() {
+            let number = (turn * (1 + round % 2 * (systems.len() - 2)) + round) % systems.len();
+            samples[number].push(run(&systems[number], Look::Time)?);
+        }
+    }
+    let mut traces = Vec::new();
+    for system in &systems {
+        let runs: io::Result<Vec<Sample>> = (0..TRACED).map(|_| run(system, Look::Trace)).collect();
+        traces.push(runs?);
+    }
+    same(&systems, &traces)?;
+    println!("{rounds} rounds, Linux {}", bootward::sys::kernel_release());
+    for (title, first) in [("Preparing a root", false), ("The whole initramfs, to the real init", true)] {
+        println!("\n{title}\n");
+        println!("| system | median | quartiles | times ours | page faults | calls | processes | peak |");
+        println!("|---|---|---|---|---|---|---|---|");
+        let mut ours = None;
+        for ((system, samples), traces) in systems.iter().zip(&samples).zip(&traces) {
+            if system.first == first {
+                ours = Some(row(system, samples, traces, ours));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless every tool leaves the mounts that ours leaves: else they did not do the same work.
+fn same(systems: &[System], traces: &[Vec<Sample>]) -> io::Result<()> {
+    let mounts = |n: usize| {
+        let mut all = traces[n][0].mounts.clone();
+        all.sort_unstable();
+        all
+    };
+    for (number, system) in systems.iter().enumerate() {
+        if let Some(like) = system.like.and_then(|like| systems.iter().position(|s| s.name == like))
+            && mounts(number) != mounts(like)
+        {
+            let (theirs, ours) = (mounts(number), mounts(like));
+            return Err(io::Error::other(format!("{}: {theirs:?}, not {ours:?}", system.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Prints a line, and returns the time that the others are compared with.
+fn row(system: &System, samples: &[Sample], traces: &[Sample], ours: Option<Duration>) -> Duration {
+    let quartile = |n: usize| {
+        let mut all: Vec<Duration> = samples.iter().map(|s| s.wall).collect();
+        all.sort_unstable();
+        all[(all.len() - 1) * n / 4]
+    };
+    let median = |of: fn(&Sample) -> u64, samples: &[Sample]| {
+        let mut all: Vec<u64> = samples.iter().map(of).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    let ms = |d: Duration| format!("{:.3}", d.as_secs_f64() * 1e3);
+    let wall = quartile(2);
+    let ours = ours.unwrap_or(wall);
+    println!(
+        "| {} | {} ms | {}-{} | {:.1} | {} | {} | {} | {} KiB |",
+        system.name,
+        ms(wall),
+        ms(quartile(1)),
+        ms(quartile(3)),
+        wall.as_secs_f64() / ours.as_secs_f64(),
+        median(|s| s.faults, samples),
+        median(|s| s.calls, traces),
+        median(|s| s.processes, traces),
+        median(|s| s.peak, traces),
+    );
+    ours
+}
