@@ -1,4 +1,5 @@
-//! What preparing a root costs: `cargo bench --bench prepare [-- ROUNDS]`. README.md beside it has the results.
+//! What preparing a root costs: `cargo bench --bench prepare [-- [ROUNDS] [NAME] [/GUARDIAN ...]]`; with NAME only the
+//! systems that have it in theirs; each GUARDIAN is another build, measured along. README.md beside it has the results.
 //!
 //! All systems in turn, round after round, so that what else the machine does meets all of them alike. Needs root.
 
@@ -23,8 +24,11 @@ const TRACED: usize = 5;
 
 fn main() -> ExitCode {
     // cargo adds options of its own.
-    let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
-    match bench(rounds) {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let rounds = words.iter().find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
+    let (others, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| word.starts_with('/'));
+    let name = words.iter().find(|word| word.parse::<usize>().is_err());
+    match bench(rounds, name.map_or("", |name| name), &others) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -37,19 +41,20 @@ fn lab() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab")
 }
 
-fn bench(rounds: usize) -> io::Result<()> {
+fn bench(rounds: usize, name: &str, others: &[String]) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("this mounts: run it as root"));
     }
     let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("initramfs/binary");
     let guardian = output(Command::new(binary).args([std::env::consts::ARCH, "--no-default-features"]))?;
     let place = Place::new()?;
-    let systems = place.systems(Path::new(guardian.trim()))?;
+    let mut systems = place.systems(Path::new(guardian.trim()), others)?;
+    systems.retain(|system| system.name.contains(name));
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); systems.len()];
     for round in 0..rounds {
         // Each begins as often as any other, and follows each of the others.
         for turn in 0..systems.len() {
-            let number = (turn * (1 + round % 2 * (systems.len() - 2)) + round) % systems.len();
+            let number = (turn * (1 + round % 2 * systems.len().saturating_sub(2)) + round) % systems.len();
             samples[number].push(run(&systems[number], Look::Time)?);
         }
     }

@@ -160,7 +160,7 @@ impl Place {
     ///
     /// # Errors
     /// When one of them cannot be had.
-    pub fn systems(&self, guardian: &Path) -> io::Result<Vec<System>> {
+    pub fn systems(&self, guardian: &Path, others: &[String]) -> io::Result<Vec<System>> {
         let ours = self.tree("bootward")?;
         fs::copy(guardian, ours.join("init"))?;
         program(&ours.join("nothing"), nothing::PROGRAM)?;
@@ -172,6 +172,14 @@ impl Place {
             self.system(OURS_WITH_BOOT, &ours, &["/init", "prepare-root", "--bind-boot", "/sysroot"])?,
         ];
         let mut whole = vec![self.system("bootward", &ours, &["/init"])?];
+        for (number, other) in others.iter().enumerate() {
+            let tree = self.tree(&format!("other-{number}"))?;
+            fs::copy(other, tree.join("init"))?;
+            let name = format!("bootward, {other}");
+            let tool = self.system(&name, &tree, &["/init", "prepare-root", "/sysroot"])?;
+            tools.push(System { like: Some(OURS), ..tool });
+            whole.push(self.system(&name, &tree, &["/init"])?);
+        }
         for (suite, like) in [("bookworm", OURS_WITH_BOOT), ("forky", OURS)] {
             let oracle = oracle(suite)?;
             let tree = self.dir.join(suite);
