@@ -55,6 +55,7 @@ fn prepare(sysroot: &Path, cmdline: Option<&str>, caller: Caller, dry_run: bool)
         print!("{plan}");
         return Ok(());
     }
-    // The process ends here: nobody is left who could want to undo it.
-    apply(&plan).map(drop).map_err(|e| e.to_string())
+    // Nobody is left who could want to undo it; and the kernel takes all memory back faster than it could be freed.
+    let _applied = apply(&plan).map_err(|e| e.to_string())?;
+    std::process::exit(0)
 }

@@ -2,10 +2,10 @@
 //!
 //! Keys and their order: src/libotcore/otcore.h and otcore-prepare-root.c of libostree v2026.4.
 
-use std::io;
+use alloc::string::String;
+use alloc::vec::Vec;
 
-use gvariant::aligned_bytes::{A8, AsAligned, copy_to_align};
-use gvariant::{Marker, SerializeTo, Structure, Variant, VariantWrap, gv};
+use crate::ostree::variant::{BYTES, VARIANT, array, close, text, tuple};
 
 /// The largest file that is read, in bytes.
 pub const MAX_SIZE: usize = 64 * 1024;
@@ -31,44 +31,29 @@ pub struct Booted {
     pub transient_etc: Option<String>,
 }
 
-#[derive(Clone, Copy)]
-enum Value<'a> {
-    Flag(bool),
-    Pair(u64, u64),
-    Text(&'a str),
-}
-
-impl SerializeTo<Variant> for Value<'_> {
-    fn serialize(self, f: &mut impl io::Write) -> io::Result<usize> {
-        match self {
-            Value::Flag(flag) => VariantWrap(gv!("b"), &flag).serialize(f),
-            Value::Pair(a, b) => VariantWrap(gv!("(tt)"), &(a, b)).serialize(f),
-            Value::Text(text) => VariantWrap(gv!("s"), text).serialize(f),
-        }
-    }
-}
-
 impl Booted {
     /// The file's content.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut entries: Vec<(&str, Value)> = Vec::with_capacity(8);
+        let mut dictionary = Dictionary::default();
         if let Some((device, inode)) = self.device_inode {
-            entries.push(("backing-root-device-inode", Value::Pair(device, inode)));
+            let pair = [device.to_ne_bytes(), inode.to_ne_bytes()];
+            dictionary.entry("backing-root-device-inode", pair.as_flattened(), PAIR);
         }
-        entries.push(("root.transient", Value::Flag(self.root_transient)));
-        entries.push(("root.transient-ro", Value::Flag(self.root_transient_ro)));
+        dictionary.flag("root.transient", self.root_transient);
+        dictionary.flag("root.transient-ro", self.root_transient_ro);
         if let Some(keys) = &self.composefs_signed {
-            entries.push(("composefs.signed", Value::Text(keys)));
+            dictionary.text("composefs.signed", keys);
         }
         if self.composefs {
-            entries.push(("composefs", Value::Flag(true)));
-            entries.push(("composefs.verity", Value::Flag(self.composefs_verity)));
+            dictionary.flag("composefs", true);
+            dictionary.flag("composefs.verity", self.composefs_verity);
         }
-        entries.push(("sysroot-ro", Value::Flag(self.sysroot_readonly)));
+        dictionary.flag("sysroot-ro", self.sysroot_readonly);
         if let Some(directory) = &self.transient_etc {
-            entries.push(("transient-etc", Value::Text(directory)));
+            dictionary.text("transient-etc", directory);
         }
-        gv!("a{sv}").serialize_to_vec(entries.iter())
+        close(&mut dictionary.body, &dictionary.ends);
+        dictionary.body
     }
 
     /// Reads the file's content. Unknown keys are skipped and an entry of another type counts as absent, as in
@@ -76,25 +61,21 @@ impl Booted {
     /// [`MAX_SIZE`] bytes are none.
     pub fn from_bytes(data: &[u8]) -> Self {
         let mut booted = Booted::default();
-        let data = copy_to_align::<A8>(if data.len() > MAX_SIZE { &[] } else { data });
-        for entry in gv!("a{sv}").cast(data.as_aligned()) {
-            let (key, value) = entry.to_tuple();
-            let text = || value.get(gv!("s")).map(|s| s.to_str().into());
-            let flag = || value.get(gv!("b")).is_some_and(|b| b.to_bool());
-            match key.to_str() {
-                "backing-root-device-inode" => {
-                    booted.device_inode = value.get(gv!("(tt)")).map(|pair| {
-                        let (device, inode) = pair.to_tuple();
-                        (*device, *inode)
-                    });
-                }
+        let entries = if data.len() > MAX_SIZE { None } else { array(data, 8) };
+        let parts = entries.into_iter().flatten().map_while(|entry| tuple(entry?, &[BYTES, VARIANT]));
+        for [key, variant] in parts {
+            let value = |kind: &str| variant.strip_suffix(kind.as_bytes())?.strip_suffix(&[0]);
+            let string = || value("s").and_then(text).map(String::from);
+            let flag = || value("b") == Some(&[1]);
+            match text(key).unwrap_or_default() {
+                "backing-root-device-inode" => booted.device_inode = value(PAIR).and_then(pair),
                 "root.transient" => booted.root_transient = flag(),
                 "root.transient-ro" => booted.root_transient_ro = flag(),
                 "composefs" => booted.composefs = flag(),
                 "composefs.verity" => booted.composefs_verity = flag(),
-                "composefs.signed" => booted.composefs_signed = text(),
+                "composefs.signed" => booted.composefs_signed = string(),
                 "sysroot-ro" => booted.sysroot_readonly = flag(),
-                "transient-etc" => booted.transient_etc = text(),
+                "transient-etc" => booted.transient_etc = string(),
                 _ => {}
             }
         }
@@ -102,8 +83,53 @@ impl Booted {
     }
 }
 
+/// The type of two 64-bit numbers.
+const PAIR: &str = "(tt)";
+
+fn pair(data: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = data.split_at_checked(8)?;
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_ne_bytes);
+    Some((number(first)?, number(second)?))
+}
+
+/// An `a{sv}` that is being written.
+#[derive(Default)]
+struct Dictionary {
+    body: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Dictionary {
+    fn flag(&mut self, key: &str, value: bool) {
+        self.entry(key, &[u8::from(value)], "b");
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        let value: Vec<u8> = value.bytes().chain([0]).collect();
+        self.entry(key, &value, "s");
+    }
+
+    fn entry(&mut self, key: &str, value: &[u8], kind: &str) {
+        let mut entry: Vec<u8> = key.bytes().chain([0]).collect();
+        let end = entry.len();
+        pad(&mut entry);
+        entry.extend(value.iter().chain(&[0]).chain(kind.as_bytes()));
+        close(&mut entry, &[end]);
+        pad(&mut self.body);
+        self.body.append(&mut entry);
+        self.ends.push(self.body.len());
+    }
+}
+
+/// To the alignment of a variant.
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+}
+
 #[cfg(test)]
 mod tests {
+    use gvariant::{Marker, Structure, gv};
+
     use super::*;
 
     #[test]
@@ -124,6 +150,40 @@ mod tests {
             ..booted
         };
         assert_eq!(Booted::from_bytes(&booted.to_bytes()), booted);
+    }
+
+    /// What another reader of the format finds in it.
+    #[test]
+    fn the_gvariant_crate_reads_it() {
+        use gvariant::aligned_bytes::{A8, AsAligned, copy_to_align};
+        for length in [1, 100, 200, 300, 70_000] {
+            let keys = "k".repeat(length);
+            let booted = Booted {
+                device_inode: Some((2049, 77)),
+                composefs_signed: Some(keys.clone()),
+                sysroot_readonly: true,
+                ..Booted::default()
+            };
+            let written = booted.to_bytes();
+            let bytes = copy_to_align::<A8>(&written);
+            let mut seen = Vec::new();
+            for entry in gv!("a{sv}").cast(bytes.as_aligned()) {
+                let (key, value) = entry.to_tuple();
+                seen.push(key.to_str().to_owned());
+                match key.to_str() {
+                    "backing-root-device-inode" => {
+                        let pair = value.get(gv!("(tt)")).unwrap();
+                        assert_eq!(pair.to_tuple(), (&2049, &77));
+                    }
+                    "composefs.signed" => assert_eq!(value.get(gv!("s")).unwrap().to_str(), keys),
+                    key => {
+                        assert_eq!(value.get(gv!("b")).unwrap().to_bool(), key == "sysroot-ro");
+                    }
+                }
+            }
+            let order = ["root.transient", "root.transient-ro", "composefs.signed", "sysroot-ro"];
+            assert_eq!(seen[1..], order);
+        }
     }
 
     #[test]

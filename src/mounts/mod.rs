@@ -15,13 +15,12 @@
 //! it, that an existing `/run/ostree` is fine, that a failure is undone, so that another deployment can be tried,
 //! and that no kernel argument weakens a verification.
 
+pub mod booted;
 pub mod plan;
 pub mod settings;
 
 #[cfg(not(target_os = "none"))]
 pub mod apply;
-#[cfg(not(target_os = "none"))]
-pub mod booted;
 #[cfg(not(target_os = "none"))]
 pub mod composefs;
 #[cfg(not(target_os = "none"))]

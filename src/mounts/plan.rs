@@ -244,6 +244,9 @@ impl fmt::Display for PlanError {
     }
 }
 
+/// Room for the steps of most plans, so that the list is not moved while it grows.
+const USUAL: usize = 30;
+
 impl Plan {
     /// The root comes from a composefs image whose digest nobody vouches for.
     pub fn mounts_unsigned_image(&self) -> bool {
@@ -271,7 +274,7 @@ impl Plan {
         if settings.root_transient != RootTransient::No && !composefs {
             return Err(PlanError::RootTransient);
         }
-        let mut plan = Plan::default();
+        let mut plan = Plan { steps: Vec::with_capacity(USUAL) };
         let deployment = format!("{sysroot}/{}", facts.deployment);
         plan.open(&deployment);
         if settings.composefs != Composefs::No {

@@ -10,8 +10,8 @@
 //!   verify    is a deployment what its commit says?
 //! ```
 //!
-//! The two crates for cryptography are all that it needs: it is of the alloc ring. (The gvariant crate, which writes
-//! `/run/ostree-booted`, does not build without std, and reads what is not in normal form as something else.)
+//! The two crates for cryptography are all that it needs: it is of the alloc ring. (The gvariant crate does not build
+//! without std, and reads what is not in normal form as something else; it is an oracle of the tests.)
 //!
 //! Formats: src/libostree/ostree-core.h and ostree-core.c of libostree v2026.4, docs/repo.md.
 
