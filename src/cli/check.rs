@@ -183,7 +183,7 @@ fn perform(options: &Options, part: Part, limits: Limits) -> ExitCode {
             false => Some(Conclusion::Reject).filter(|_| options.has("--reject")),
         };
         if let Some(conclusion) = wished {
-            match conclude(conclusion, sysroot, &found.text) {
+            match conclude(conclusion, options.value("--sysroot").map(Path::new), &found.text) {
                 Ok(()) => concluded = Some(conclusion.word()),
                 Err(reason) => {
                     log::error!("cannot {} this boot: {reason}", conclusion.word());

@@ -10,6 +10,7 @@ pub mod log;
 pub mod options;
 pub mod prepare_root;
 pub mod status;
+#[cfg(feature = "trial")]
 pub mod trial;
 #[cfg(feature = "verify")]
 pub mod verify;
@@ -31,10 +32,15 @@ const VERBS: &[Verb] = &[
         summary: "what the guardian would do with a sysroot, as a dry run",
         run: status::dry_run,
     },
+    #[cfg(feature = "trial")]
     Verb { name: "confirm", summary: "this boot is healthy: end the trial", run: trial::confirm },
+    #[cfg(feature = "trial")]
     Verb { name: "reject", summary: "this boot is not healthy: go back", run: trial::reject },
+    #[cfg(feature = "trial")]
     Verb { name: "rollback", summary: "make another deployment the first one", run: trial::rollback },
+    #[cfg(feature = "trial")]
     Verb { name: "undeploy", summary: "remove a deployment", run: trial::undeploy },
+    #[cfg(feature = "trial")]
     Verb { name: "repair", summary: "mend boot links, entries, uEnv.txt and kernels", run: trial::repair },
     #[cfg(feature = "verify")]
     Verb { name: "verify", summary: "hold deployments against their commits", run: verify::run },

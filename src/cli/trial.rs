@@ -1,13 +1,11 @@
 //! `bootward confirm`, `reject`, `rollback`, `undeploy` and `repair`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::mounts::booted::Booted;
 use crate::trial::act::{Report, Site, Verb, act};
-use crate::uboot::store::DEFAULT_CONFIG;
 
 use super::options::{Known, Options, usage};
 
@@ -130,12 +128,15 @@ fn run(arguments: &[String], help: &str, verb: impl FnOnce(&[String]) -> Option<
         Some(Ok(index)) => Some(index),
         Some(Err(_)) => return usage("--booted takes an index"),
     };
-    let site = site(&options, booted);
-    let dry_run = options.has("--dry-run");
-    if !dry_run && let Err((place, errno)) = crate::sys::mount::make_writable(&[&site.sysroot, &site.boot]) {
-        eprintln!("bootward: {} cannot be made writable: {}", place.display(), errno.desc());
-        return ExitCode::from(super::FAILED);
+    let mut site = Site::of(options.value("--sysroot").map(Path::new));
+    site.booted_index = booted;
+    if let Some(boot) = options.value("--boot") {
+        site.boot = boot.into();
     }
+    if let Some(config) = options.value("--env-config") {
+        site.env_config = Some(config.into());
+    }
+    let dry_run = options.has("--dry-run");
     match act(&site, &verb, dry_run) {
         Ok(report) => {
             show(&report, dry_run, options.has("--json"));
@@ -145,31 +146,6 @@ fn run(arguments: &[String], help: &str, verb: impl FnOnce(&[String]) -> Option<
             eprintln!("bootward: {e}");
             ExitCode::from(super::FAILED)
         }
-    }
-}
-
-fn site(options: &Options, booted_index: Option<usize>) -> Site {
-    let image = options.value("--sysroot");
-    let sysroot = PathBuf::from(image.unwrap_or("/sysroot"));
-    let boot = match (options.value("--boot"), image) {
-        (Some(boot), _) => PathBuf::from(boot),
-        (None, Some(_)) => sysroot.join("boot"),
-        // A system that does not mount it has it on the physical root.
-        (None, None) if Path::new("/boot/loader").exists() => PathBuf::from("/boot"),
-        (None, None) => sysroot.join("boot"),
-    };
-    let env_config = options.value("--env-config").or(image.is_none().then_some(DEFAULT_CONFIG));
-    let booted = std::fs::read("/run/ostree-booted").ok().filter(|_| image.is_none());
-    Site {
-        sysroot,
-        boot,
-        env_config: env_config.map(PathBuf::from),
-        booted: booted.and_then(|file| Booted::from_bytes(&file).device_inode),
-        booted_index,
-        options: std::fs::read_to_string("/proc/cmdline")
-            .ok()
-            .filter(|_| image.is_none())
-            .map(|c| c.trim().into()),
     }
 }
 

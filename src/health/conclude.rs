@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::trial::act::{Site, Verb, act};
+
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Conclusion {
@@ -21,12 +23,17 @@ impl Conclusion {
     }
 }
 
-/// Carries a conclusion out on a sysroot; `reason` is what the checks said. The one place where health checks meet
-/// the boot state.
+/// Carries a conclusion out on the running system, or on an image; `reason` is what the checks said. The one place where
+/// health checks meet the boot state.
 ///
 /// # Errors
 /// A sentence for the log, when it could not be carried out.
-pub fn conclude(conclusion: Conclusion, sysroot: &Path, reason: &str) -> Result<(), String> {
-    log::warn!("this build cannot {} the boot of {}: {reason}", conclusion.word(), sysroot.display());
+pub fn conclude(conclusion: Conclusion, image: Option<&Path>, reason: &str) -> Result<(), String> {
+    let verb = match conclusion {
+        Conclusion::Confirm => Verb::Confirm,
+        Conclusion::Reject => Verb::Reject(reason.into()),
+    };
+    let report = act(&Site::of(image), &verb, false).map_err(|e| e.to_string())?;
+    report.said.iter().for_each(|said| log::info!("{said}"));
     Ok(())
 }

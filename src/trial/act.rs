@@ -13,13 +13,15 @@ use crate::arrange::survey::{self, Places, survey};
 use crate::arrange::{Layout, carry};
 use crate::ledger::diary::Diary;
 use crate::ledger::{DeploymentId, History, Kind, file};
+use crate::mounts::booted::Booted;
 use crate::policy::Reading;
 use crate::storage::{At, Volume};
 use crate::sys::files::{Disk, FilesError};
+use crate::sys::mount::make_writable;
 use crate::sys::{lock, time};
 use crate::sysroot::{Look, Machine, Sysroot};
 use crate::uboot::env::Edit;
-use crate::uboot::store::{Store, boot_state};
+use crate::uboot::store::{DEFAULT_CONFIG, Store, boot_state};
 
 use super::rejected;
 use super::settle::{self, Known, Refusal, Settlement, Standing, Variables};
@@ -44,6 +46,26 @@ pub struct Site {
     pub booted_index: Option<usize>,
     /// Kernel arguments for a deployment that has no boot entry.
     pub options: Option<String>,
+}
+
+impl Site {
+    /// The running system, or an image that is mounted somewhere: of that one no deployment is running, and it has no
+    /// environment unless one is named.
+    pub fn of(image: Option<&Path>) -> Self {
+        let sysroot = image.unwrap_or(Path::new("/sysroot"));
+        // A system that does not mount its boot directory has it on the physical root.
+        let own = image.is_none() && Path::new("/boot/loader").exists();
+        let booted = std::fs::read("/run/ostree-booted").ok().filter(|_| image.is_none());
+        let options = std::fs::read_to_string("/proc/cmdline").ok().filter(|_| image.is_none());
+        Site {
+            sysroot: sysroot.into(),
+            boot: if own { "/boot".into() } else { sysroot.join("boot") },
+            env_config: image.is_none().then(|| DEFAULT_CONFIG.into()),
+            booted: booted.and_then(|file| Booted::from_bytes(&file).device_inode),
+            booted_index: None,
+            options: options.map(|o| o.trim().into()),
+        }
+    }
 }
 
 /// A verb.
@@ -74,6 +96,8 @@ impl Verb {
 /// What failed.
 #[derive(Debug)]
 pub enum Error {
+    /// A place that has to be written cannot be made writable.
+    ReadOnly(PathBuf, Errno),
     /// Somebody else is changing the sysroot, or the lock cannot be taken.
     Lock(Errno),
     /// The sysroot or the boot directory cannot be read.
@@ -99,6 +123,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::ReadOnly(path, errno) => {
+                write!(f, "{} cannot be made writable: {}", path.display(), errno.desc())
+            }
             Error::Lock(Errno::EAGAIN) => f.write_str("somebody else is changing the deployments; try again when they are done"),
             Error::Lock(errno) => write!(f, "the sysroot cannot be locked: {}", errno.desc()),
             Error::Survey(e) => e.fmt(f),
@@ -185,6 +212,8 @@ pub fn act(site: &Site, verb: &Verb, dry_run: bool) -> Result<Report, Error> {
     if dry_run {
         return Ok(prepare(site, verb)?.report);
     }
+    make_writable(&[&site.sysroot, &site.boot])
+        .map_err(|(path, errno)| Error::ReadOnly(path.into(), errno))?;
     let _lock = lock::sysroot(&site.sysroot, PATIENCE).map_err(Error::Lock)?;
     let prepared = prepare(site, verb)?;
     let mut disk = Disk::open(&site.sysroot, &site.boot).map_err(Error::Open)?;

@@ -20,8 +20,8 @@ pub mod hardware;
 pub mod keys;
 pub mod scenes;
 pub mod tools;
-pub mod trust;
 pub mod trials;
+pub mod trust;
 pub mod verity;
 pub mod vm;
 
