@@ -138,15 +138,26 @@ fn bootward_boots(scenario: &Scenario, class: Class, judged: &[Judged]) -> bool 
     counts.dead + counts.corrupt == 0 && counts.total() > 0
 }
 
-fn judge(options: &options::Judge) -> io::Result<bool> {
+/// Does `work` with every scenario's recording, made or kept, and with what is to judge it. Whether all was good.
+fn each(
+    options: &options::Judge,
+    work: impl Fn(&Scenario, &Recorded, &Campaign) -> io::Result<bool>,
+) -> io::Result<bool> {
     states::self_check();
     campaign::own_namespace()?;
-    let bootward = binary()?;
+    let bootward = options.bootward.clone().map_or_else(binary, Ok)?;
+    let workers = options.workers.unwrap_or_else(workers);
     let mut good = true;
     for scenario in &options.scenarios {
         let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
-        let campaign =
-            recorded.campaign(&bootward, &options.systems, options.workers.unwrap_or_else(workers));
+        good &= work(scenario, &recorded, &recorded.campaign(&bootward, &options.systems, workers))?;
+    }
+    Ok(good)
+}
+
+fn judge(options: &options::Judge) -> io::Result<bool> {
+    each(options, |scenario, _, campaign| {
+        let mut good = true;
         for &class in &options.classes {
             let judged = campaign.run(class, options.every)?;
             print_counts(scenario, &class.to_string(), &judged);
@@ -154,27 +165,22 @@ fn judge(options: &options::Judge) -> io::Result<bool> {
             let counts = Counts::of(&judged, System::Bootward);
             good &= scenario.without_syncs || counts.dead + counts.corrupt == 0;
         }
-    }
-    Ok(good)
+        Ok(good)
+    })
 }
 
 /// Boots of chosen states, cut as well.
 fn boots(options: &options::Judge, every: usize) -> io::Result<bool> {
-    states::self_check();
-    campaign::own_namespace()?;
-    let bootward = binary()?;
-    let mut good = true;
-    for scenario in &options.scenarios {
-        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
-        let campaign =
-            recorded.campaign(&bootward, &[System::Bootward], options.workers.unwrap_or_else(workers));
+    each(options, |scenario, recorded, campaign| {
+        let campaign = Campaign { systems: &[System::Bootward], ..*campaign };
+        let mut good = true;
         for &class in &options.classes {
             let all = states::states(&recorded.recording.requests, class);
             let all: Vec<State> = all.into_iter().step_by(options.every).collect();
             good &= boots_survive(scenario, &campaign, &all, every)?;
         }
-    }
-    Ok(good)
+        Ok(good)
+    })
 }
 
 /// Whether bootward comes up after any cut of its boots of these states.
@@ -202,38 +208,31 @@ fn boots_survive(
     Ok(good)
 }
 
-/// Faults in system calls, for each scenario in turn.
+/// Faults in system calls.
 fn inject(options: &options::Judge, faults: &[Fault]) -> io::Result<bool> {
-    campaign::own_namespace()?;
-    let bootward = binary()?;
-    let mut good = true;
-    for scenario in &options.scenarios {
-        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
-        let (every, workers) = (options.every, options.workers.unwrap_or_else(workers));
-        let sweep = Sweep { scenario, recorded: &recorded, bootward: &bootward, every, workers };
+    each(options, |scenario, recorded, &Campaign { bootward, workers, .. }| {
+        let sweep = Sweep { scenario, recorded, bootward, every: options.every, workers };
+        let mut good = true;
         for &fault in faults {
             good &= swept("guardian", fault, &sweep.guardian(fault)?);
             good &= swept("update", fault, &sweep.operation(fault)?);
         }
-    }
-    Ok(good)
+        Ok(good)
+    })
 }
 
 /// The disks of a state of each kind of outcome.
 fn disks(options: &options::Judge, dir: &Path) -> io::Result<bool> {
-    campaign::own_namespace()?;
-    let bootward = binary()?;
-    let both = [System::Bootward, System::PrepareRoot];
-    let place = Place::new()?;
-    for scenario in &options.scenarios {
-        let recorded = if options.kept { scenario.kept()? } else { record(scenario)? };
-        let campaign = recorded.campaign(&bootward, &both, options.workers.unwrap_or_else(workers));
-        for (name, outcome) in chosen::choose(&campaign, scenario.before)? {
+    each(options, |scenario, _, campaign| {
+        let campaign = Campaign { systems: &[System::Bootward, System::PrepareRoot], ..*campaign };
+        let chosen = chosen::choose(&campaign, scenario.before)?;
+        let place = Place::new()?;
+        for (name, outcome) in chosen {
             chosen::write(&campaign, &place, &outcome, &dir.join(name))?;
             println!("  {name}: {outcome}");
         }
-    }
-    Ok(true)
+        Ok(true)
+    })
 }
 
 /// One state of the recording that was made last, and everything that the systems said.

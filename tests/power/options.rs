@@ -26,6 +26,7 @@ Usage: cargo test --test power                        what the CI runs
   --again N       instead: boot each state with bootward, cut that boot too, and judge every Nth state of all classes
                   that this leaves; --every should leave few of the first ones. Their ids are FIRST/SECOND
   --disks DIR     instead: a state of each kind of outcome, as disk images in DIR
+  --bootward FILE its device binary; default: it is built
   --workers N     how many at a time; default: one for each processor
 
 Exit codes: 0 bootward came up with a whole deployment in every state with a kernel; 1 it did not; 2 usage.
@@ -70,6 +71,8 @@ pub struct Judge {
     pub systems: Vec<System>,
     /// The last recording, no new one.
     pub kept: bool,
+    /// The device binary, if it is not to be built.
+    pub bootward: Option<PathBuf>,
     /// How many at a time.
     pub workers: Option<usize>,
 }
@@ -89,6 +92,7 @@ impl Options {
             every: 1,
             systems: vec![System::Bootward, System::PrepareRoot],
             kept: false,
+            bootward: None,
             workers: None,
         };
         let (mut state, mut faults, mut disks) = (None, Vec::new(), None);
@@ -104,6 +108,7 @@ impl Options {
                 "--every" => judge.every = number(value()?)?,
                 "--faults" => faults = chosen_faults(value()?)?,
                 "--again" => again = Some(number(value()?)?),
+                "--bootward" => judge.bootward = Some(PathBuf::from(value()?)),
                 "--disks" => disks = Some(PathBuf::from(value()?)),
                 "--workers" => judge.workers = Some(number(value()?)?),
                 "--state" => state = Some(value()?),

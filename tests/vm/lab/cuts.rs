@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::fixture::{LABEL, occupy};
-use super::guardian::{MODULES, initramfs_with, kernel};
+use super::guardian::{MODULES, binary, initramfs_with, kernel};
 use super::scenes::{ANSWER, BOOT};
 use super::tools::{as_root, empty_dir, lab, read, run, write};
 use super::vm::{Machine, Setup, Vm};
@@ -134,9 +134,10 @@ fn find() -> Outcome<PathBuf> {
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     if !nix::unistd::geteuid().is_root() {
         // Loop devices and mounts.
-        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -n --preserve-env");
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -n");
     }
-    run(cargo.args(["test", "--quiet", "--test", "power", "--", "--disks"]).arg(&dir).arg(UPDATE))?;
+    cargo.args(["test", "--quiet", "--test", "power", "--", "--bootward"]).arg(binary(Machine::Amd64)?);
+    run(cargo.arg("--disks").arg(&dir).arg(UPDATE))?;
     Ok(dir)
 }
 
