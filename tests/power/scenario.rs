@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 
-use super::campaign::Campaign;
+use super::campaign::{Campaign, Counts};
 use super::disk::{self, Layout, Mounted, ONE, ONE_XFS, TWO, View};
 use super::record::{Recording, SETTLE};
+use super::states::Class;
 use super::systems::System;
 use super::tools::{lab, run};
 use super::tree::Tree;
@@ -42,11 +43,23 @@ pub struct Scenario {
     pub before: u32,
     /// The operation's syncs and freezes do nothing.
     pub without_syncs: bool,
+    /// It is bootward's own operation: the bootloader must find a kernel at every moment, too.
+    pub ours: bool,
 }
 
 const fn update(name: &'static str, title: &'static str, layout: Layout, before: u32) -> Scenario {
     let operation = Scenario::update;
-    Scenario { name, title, layout, operation, libostree: Libostree::Bookworm, before, without_syncs: false }
+    let libostree = Libostree::Bookworm;
+    Scenario { name, title, layout, operation, libostree, before, without_syncs: false, ours: false }
+}
+
+const fn own(
+    name: &'static str,
+    title: &'static str,
+    layout: Layout,
+    operation: fn(&Scenario, &Path) -> Vec<Command>,
+) -> Scenario {
+    Scenario { operation, ours: true, ..update(name, title, layout, 2) }
 }
 
 const TRIXIE_ONE: &str = "as one-update, by libostree 2025.2";
@@ -54,7 +67,7 @@ const TRIXIE_TWO: &str = "as two-update, by libostree 2025.2";
 const WITHOUT_SYNCS: &str = "as two-update, with every sync and freeze stubbed out";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 12] = [
     update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
     update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
     update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
@@ -63,6 +76,10 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario { libostree: Libostree::Trixie, ..update("one-update-trixie", TRIXIE_ONE, ONE, 2) },
     Scenario { libostree: Libostree::Trixie, ..update("two-update-trixie", TRIXIE_TWO, TWO, 2) },
     Scenario { without_syncs: true, ..update("two-update-without-syncs", WITHOUT_SYNCS, TWO, 2) },
+    own("one-confirm", "bootward confirm after a rollback, /boot on the root", ONE, Scenario::confirm),
+    own("two-confirm", "bootward confirm after a rollback, /boot of its own", TWO, Scenario::confirm),
+    own("two-changes", "bootward rollback, then undeploy, in one boot", TWO, Scenario::changes),
+    own("two-repair", "bootward repair, without any boot link", TWO, Scenario::repair),
 ];
 
 /// A recording with the trees that its deployments are made of.
@@ -85,6 +102,15 @@ impl Scenario {
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         SCENARIOS.iter().find(|s| s.name == name)
+    }
+
+    /// Whether these are the counts of a scenario that went wrong. When the device itself reorders or tears the writes
+    /// that put the journal's content in place, a reader without journal replay may find none of it, whoever wrote:
+    /// that is counted, and no fault of the operation.
+    pub fn failed(&self, class: Class, counts: &Counts) -> bool {
+        let bad = counts.dead + counts.corrupt;
+        let stuck = counts.no_kernel + counts.no_filesystem;
+        !self.without_syncs && (bad > 0 || self.ours && class == Class::Prefix && stuck > 0)
     }
 
     /// Where the boots of its states are recorded.
@@ -110,6 +136,9 @@ impl Scenario {
         disk::format(&base, self.layout)?;
         let mounted = Mounted::new(&base, self.layout, &dir.join("sysroot"), View::Linux)?;
         self.prepare(&mounted.at)?;
+        if self.ours {
+            self.prepare_own(&mounted.at)?;
+        }
         mounted.close()?;
         let operate = |disk: &Path| {
             let mounted = Mounted::new(disk, self.layout, &dir.join("sysroot"), View::Linux)?;
@@ -182,6 +211,44 @@ impl Scenario {
         deploy.args(["admin", "deploy", "--os", STATEROOT, "--sysroot"]).arg(sysroot);
         deploy.args(["--karg=console=ttyS0", "--karg=panic=1", "lab"]);
         vec![pull, deploy]
+    }
+
+    /// What bootward's own operations begin with: a rollback in the environment, which is in two files on the root.
+    fn prepare_own(&self, sysroot: &Path) -> io::Result<()> {
+        let config = |copy: &str| format!("{} 0 0x1000\n", sysroot.join(copy).display());
+        fs::write(sysroot.join("fw_env.config"), config("env.a") + &config("env.b"))?;
+        fs::write(self.dir().join("env.txt"), "rollback=1\nbootcount=4\nbootlimit=3\nupgrade_available=0\n")?;
+        for copy in ["env.a", "env.b"] {
+            let mut make = Command::new("mkenvimage");
+            make.args(["-r", "-s", "4096", "-o"]).arg(sysroot.join(copy)).arg(self.dir().join("env.txt"));
+            run(&mut make)?;
+        }
+        if self.name.ends_with("repair") {
+            for version in ["boot.0", "boot.1"] {
+                let _ = fs::remove_file(sysroot.join("ostree").join(version));
+            }
+        }
+        Ok(())
+    }
+
+    fn bootward(&self, sysroot: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(super::binary().expect("the device binary builds"));
+        command.args(arguments).arg("--sysroot").arg(sysroot);
+        command.arg("--env-config").arg(sysroot.join("fw_env.config"));
+        command
+    }
+
+    /// The newest version failed, the one before it runs.
+    fn confirm(&self, sysroot: &Path) -> Vec<Command> {
+        vec![self.bootward(sysroot, &["confirm", "--booted", "1"])]
+    }
+
+    fn changes(&self, sysroot: &Path) -> Vec<Command> {
+        vec![self.bootward(sysroot, &["rollback"]), self.bootward(sysroot, &["undeploy", "1"])]
+    }
+
+    fn repair(&self, sysroot: &Path) -> Vec<Command> {
+        vec![self.bootward(sysroot, &["repair"])]
     }
 
     fn ostree(&self) -> Command {
