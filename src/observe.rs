@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::cmdline::CommandLine;
-use crate::ledger::{DeploymentId, History, file};
+use crate::ledger::{DeploymentId, History, Kind, Limits, file};
 use crate::policy::{Attempts, BootState, Candidate, Facts, Reading, Request};
 use crate::sysroot::{Deployment, Look, Machine, Named, Sysroot};
 use crate::uboot::store::{Condition, Store, boot_state, recovery_requested};
@@ -27,8 +27,10 @@ pub struct Sources<'a> {
     pub release: &'a str,
     /// Machine of the running kernel.
     pub machine: Machine,
-    /// Attempts that an unconfirmed first deployment may take; 0 where the bootloader counts.
-    pub limit: u32,
+    /// When a deployment is not tried any more.
+    pub limits: Limits,
+    /// The platform says that the last boot ended because the power went.
+    pub power_lost: bool,
 }
 
 /// What was found.
@@ -42,6 +44,8 @@ pub struct Observation {
     pub environment: String,
     /// What is worth telling although it does not stop the boot.
     pub notes: Vec<String>,
+    /// The deployment whose attempt ended because the power went; to be written to the ledger.
+    pub power_lost: Option<DeploymentId>,
 }
 
 /// Looks at everything once.
@@ -81,16 +85,19 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
             }
         });
     let ids: Vec<_> = sysroot.deployments.iter().map(Deployment::id).collect();
-    let histories = histories(sources.sysroot, &ids, &mut notes);
+    let (histories, ended) = histories(sources, &ids, &mut notes);
     let [first, second] = [0, 1].map(|index| histories.get(index).copied().unwrap_or_default());
     // The ledger counts every deployment, confirmed before or not: one that crashes after its hand-over again
     // and again is as good as broken, and recovery comes in the end (tests/sim/policy_device.rs).
-    let worn_out = |h: &History| sources.limit != 0 && h.unconfirmed > sources.limit;
-    for (deployment, _) in sysroot.deployments.iter().zip(&histories).filter(|(_, h)| worn_out(h)) {
+    let limits = sources.limits;
+    let worn_out = |h: &History| limits.exceeded(h);
+    for (deployment, h) in sysroot.deployments.iter().zip(&histories).filter(|(_, h)| worn_out(h)) {
         notes.push(format!(
-            "{}: attempted more than {} times without a confirmation; not tried again",
+            "{}: attempted {} times since its last confirmation, {} of the last {} attempts never confirmed; not tried again",
             deployment.name(),
-            sources.limit
+            h.unconfirmed,
+            h.failures(limits.window),
+            limits.window
         ));
     }
     let request = if command_line.has("bootward.recovery") {
@@ -101,7 +108,7 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
     let facts = Facts {
         request,
         state: environment.state,
-        attempts: Attempts { failed: first.unconfirmed, limit: sources.limit, confirmed: first.confirmed },
+        attempts: Attempts { failed: first.unconfirmed, limit: limits.limit, confirmed: first.confirmed },
         candidates: sysroot
             .deployments
             .iter()
@@ -114,15 +121,26 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
         kexec: false,
         loader: environment.writable && !second.loader_asked,
     };
-    Observation { sysroot, facts, environment: environment.sentence, notes }
+    Observation { sysroot, facts, environment: environment.sentence, notes, power_lost: ended }
 }
 
-/// What the ledger knows of each deployment; nothing where there is no ledger yet.
-fn histories(sysroot: &Path, ids: &[Option<DeploymentId>], notes: &mut Vec<String>) -> Vec<History> {
+/// What the ledger knows of each deployment, nothing where there is no ledger yet; and the deployment whose attempt ended
+/// with the power, where one did.
+fn histories(
+    sources: &Sources<'_>,
+    ids: &[Option<DeploymentId>],
+    notes: &mut Vec<String>,
+) -> (Vec<History>, Option<DeploymentId>) {
     let mut all = vec![History::default(); ids.len()];
-    let read = file::open(sysroot).and_then(|mut ring| {
+    let mut tried = None;
+    let read = file::open(sources.sysroot).and_then(|mut ring| {
         // One pass for all of them: this is on the way of every boot.
         ring.each(|record| {
+            match record.kind {
+                Kind::Attempt => tried = Some(record.deployment),
+                Kind::Confirmed | Kind::PowerLost | Kind::Failed | Kind::Recovery => tried = None,
+                _ => {}
+            }
             for (history, _) in all.iter_mut().zip(ids).filter(|(_, id)| **id == Some(record.deployment)) {
                 history.add(record.kind);
             }
@@ -133,7 +151,11 @@ fn histories(sysroot: &Path, ids: &[Option<DeploymentId>], notes: &mut Vec<Strin
     {
         notes.push(format!("the boot ledger cannot be read, attempts count as none: {e}"));
     }
-    all
+    let ended = tried.filter(|_| sources.power_lost);
+    for (history, _) in all.iter_mut().zip(ids).filter(|(_, id)| ended.is_some() && **id == ended) {
+        history.add(Kind::PowerLost);
+    }
+    (all, ended)
 }
 
 /// The bootloader's environment, as far as the decision needs it.

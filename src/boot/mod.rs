@@ -4,6 +4,7 @@
 //! then a timed restart. Nothing here returns.
 
 mod act;
+mod cause;
 mod early;
 mod root;
 mod trust;
@@ -17,13 +18,14 @@ use log::{LevelFilter, error, info, warn};
 
 use crate::cmdline::CommandLine;
 use crate::config::Config;
-use crate::ledger::Kind;
 use crate::ledger::diary::Diary;
+use crate::ledger::{Kind, Limits};
 use crate::observe::{Observation, Sources, observe};
 use crate::policy::{Action, Decision, Rule, Via, decide};
 use crate::recovery::story::{Chapter, Story};
 use crate::recovery::{self, Outcome};
 use crate::sysroot::Machine;
+use cause::Cause;
 use watchdog::Watchdog;
 
 /// Where the physical root is mounted.
@@ -44,6 +46,8 @@ struct Boot {
     watchdog: Option<Watchdog>,
     release: String,
     diary: Diary,
+    /// Why the last boot ended.
+    cause: Cause,
 }
 
 /// Boots the device. Never returns.
@@ -80,6 +84,7 @@ impl Boot {
             watchdog: None,
             release: crate::sys::kernel_release(),
             diary: Diary::new(),
+            cause: Cause::Unknown,
         };
         info!("version {} for {}, kernel {}", env!("CARGO_PKG_VERSION"), Machine::native(), boot.release);
         boot.arm_watchdog(false);
@@ -87,6 +92,11 @@ impl Boot {
         crate::modules::load_all(Path::new(&modules), boot.config.modules.iter().map(|m| m.as_str()));
         // Its driver may have been one of the modules.
         boot.arm_watchdog(true);
+        boot.cause = Cause::of(&boot.command_line, boot.watchdog.as_ref());
+        if let Some(sentence) = boot.cause.sentence() {
+            warn!("{sentence}");
+            boot.diary.note(Kind::Note, None, sentence);
+        }
         boot
     }
 
@@ -162,7 +172,12 @@ impl Boot {
             init: self.init(),
             release: &self.release,
             machine: Machine::native(),
-            limit: self.config.ledger_limit,
+            limits: Limits {
+                limit: self.config.ledger_limit,
+                failures: self.config.ledger_failures,
+                window: self.config.ledger_window,
+            },
+            power_lost: self.cause == Cause::Power,
         })
     }
 
@@ -176,6 +191,11 @@ impl Boot {
 
     /// Says and notes down what was found and decided; written when the attempt is recorded.
     fn tell(&mut self, observation: &Observation, decision: &Decision) {
+        if let Some(id) = observation.power_lost {
+            info!("the last attempt ended with the power and does not count");
+            self.diary.note(Kind::PowerLost, Some(id), "");
+            self.cause = Cause::Unknown;
+        }
         for note in &observation.notes {
             warn!("{note}");
             self.diary.note(Kind::Note, None, note);

@@ -33,6 +33,11 @@ impl Watchdog {
         Ok(Watchdog { device })
     }
 
+    /// Why the last boot ended, as the driver kept it.
+    pub fn boot_status(&self) -> Option<u32> {
+        crate::sys::watchdog::boot_status_of(&self.device).ok().map(i32::cast_unsigned)
+    }
+
     /// Says that the boot has made progress. A watchdog that cannot be fed will reset the device, which is
     /// its purpose.
     pub fn feed(&mut self) {

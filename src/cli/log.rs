@@ -76,6 +76,7 @@ pub fn sentence(record: &Record) -> String {
         Kind::Recovery => "recovery",
         Kind::Note => "note",
         Kind::Changed => "deployments changed",
+        Kind::PowerLost => "the power went",
         Kind::CheckPassed => "health checks passed",
         Kind::CheckFailed => "health checks failed",
         Kind::Unknown(_) => "something that a newer bootward wrote",

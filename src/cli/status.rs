@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::ledger::Limits;
 use crate::mounts::booted::Booted;
 use crate::observe::{Observation, Sources, observe};
 use crate::policy::{Action, BootState, Reading, decide};
@@ -85,7 +86,8 @@ pub fn status(arguments: &[String]) -> ExitCode {
         init: None,
         release: "",
         machine: Machine::native(),
-        limit: 0,
+        limits: Limits::default(),
+        power_lost: false,
     });
     let second = observation.facts.state.rollback == Reading::Value(true);
     let entry = usize::from(second && observation.facts.candidates.len() > 1);
@@ -127,7 +129,8 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
         init: None,
         release: options.value(RELEASE.name).unwrap_or(""),
         machine,
-        limit,
+        limits: Limits { limit, ..Limits::default() },
+        power_lost: false,
     };
     let mut observation = observe(&sources);
     let own = observation.sysroot.deployments.first().and_then(|d| d.releases.first().cloned());

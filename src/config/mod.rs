@@ -62,6 +62,10 @@ pub struct Config {
     /// `ledger.limit`: attempts that a deployment may take without a confirmation since; default 0, the bootloader
     /// counts. With a limit every good boot must be confirmed, or a healthy device ends in recovery.
     pub ledger_limit: u32,
+    /// `ledger.failures`: so many unconfirmed attempts among the last `ledger.window` are too many; default 0, off.
+    pub ledger_failures: u32,
+    /// `ledger.window`: attempts that `ledger.failures` looks back on, at most 32; default 10.
+    pub ledger_window: u32,
     /// `watchdog.device`: for example `/dev/watchdog0`; empty for none.
     pub watchdog_device: Text,
     /// `watchdog.timeout`: seconds; default 60.
@@ -103,6 +107,8 @@ impl Default for Config {
             firmware_device: Text::new(),
             firmware_fstype: Text::new(),
             ledger_limit: 0,
+            ledger_failures: 0,
+            ledger_window: 10,
             watchdog_device: Text::new(),
             watchdog_timeout: 60,
             recovery_console: text("/dev/console"),
@@ -201,7 +207,7 @@ impl Config {
         let mut config = Config::default();
         let mut complaints = Complaints::default();
         let mut section: String<32> = String::new();
-        let mut seen: Vec<(&'static str, &'static str), 24> = Vec::new();
+        let mut seen: Vec<(&'static str, &'static str), 32> = Vec::new();
         let mut sections: Vec<String<32>, 12> = Vec::new();
         while !reader.at_end() {
             let (at, line) = (reader.at, reader.line);
@@ -249,6 +255,8 @@ impl Config {
             ("firmware", "device") => ("firmware", "device", Slot::Text(&mut self.firmware_device)),
             ("firmware", "fstype") => ("firmware", "fstype", Slot::Text(&mut self.firmware_fstype)),
             ("ledger", "limit") => ("ledger", "limit", Slot::Number(&mut self.ledger_limit)),
+            ("ledger", "failures") => ("ledger", "failures", Slot::Number(&mut self.ledger_failures)),
+            ("ledger", "window") => ("ledger", "window", Slot::Number(&mut self.ledger_window)),
             ("watchdog", "device") => ("watchdog", "device", Slot::Text(&mut self.watchdog_device)),
             ("watchdog", "timeout") => ("watchdog", "timeout", Slot::Number(&mut self.watchdog_timeout)),
             ("recovery", "console") => ("recovery", "console", Slot::Text(&mut self.recovery_console)),

@@ -78,7 +78,7 @@ impl Reader<'_> {
         &mut self,
         config: &mut Config,
         section: &mut String<32>,
-        seen: &mut Vec<(&'static str, &'static str), 24>,
+        seen: &mut Vec<(&'static str, &'static str), 32>,
         sections: &mut Vec<String<32>, 12>,
     ) -> Result<(), Problem> {
         self.skip_blanks();
@@ -113,7 +113,7 @@ impl Reader<'_> {
         &mut self,
         config: &mut Config,
         section: &str,
-        seen: &mut Vec<(&'static str, &'static str), 24>,
+        seen: &mut Vec<(&'static str, &'static str), 32>,
     ) -> Result<(), Problem> {
         let key: String<32> = self.bare_key()?;
         self.skip_blanks();
@@ -278,7 +278,7 @@ fn store(
     section: &str,
     key: &str,
     value: Value,
-    seen: &mut Vec<(&'static str, &'static str), 24>,
+    seen: &mut Vec<(&'static str, &'static str), 32>,
 ) -> Result<(), Problem> {
     let (section, key, slot) = config.slot(section, key).ok_or(Problem::UnknownKey)?;
     if seen.contains(&(section, key)) {

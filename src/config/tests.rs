@@ -4,7 +4,7 @@ use super::*;
 
 const SAMPLE: &str = include_str!("../../initramfs/bootward.toml");
 /// As many keys as the sample names.
-const KEYS: usize = 22;
+const KEYS: usize = 24;
 
 fn text(s: &str) -> Text {
     Text::try_from(s).unwrap()

@@ -9,10 +9,12 @@
 pub mod diary;
 #[cfg(not(target_os = "none"))]
 pub mod file;
+pub mod history;
 pub mod record;
 pub mod ring;
 #[cfg(not(target_os = "none"))]
 pub mod running;
 
+pub use history::{History, Limits};
 pub use record::{DeploymentId, Kind, RECORD_SIZE, Record};
-pub use ring::{History, Ring};
+pub use ring::Ring;

@@ -49,6 +49,8 @@ pub enum Kind {
     Note,
     /// The list of deployments was changed from the OS.
     Changed,
+    /// The last attempt ended because the power went, as the platform tells it.
+    PowerLost,
     /// The health checks of a boot passed.
     CheckPassed,
     /// A required health check of a boot failed.
@@ -58,7 +60,7 @@ pub enum Kind {
     Unknown(u8),
 }
 
-const KINDS: [(Kind, u8, &str); 11] = [
+const KINDS: [(Kind, u8, &str); 12] = [
     (Kind::Attempt, 1, "attempt"),
     (Kind::Failed, 2, "failed"),
     (Kind::Skipped, 3, "skipped"),
@@ -68,6 +70,7 @@ const KINDS: [(Kind, u8, &str); 11] = [
     (Kind::Recovery, 7, "recovery"),
     (Kind::Note, 8, "note"),
     (Kind::Changed, 16, "changed"),
+    (Kind::PowerLost, 17, "power-lost"),
     (Kind::CheckPassed, 32, "check-passed"),
     (Kind::CheckFailed, 33, "check-failed"),
 ];
@@ -259,6 +262,7 @@ mod tests {
             (7, "recovery"),
             (8, "note"),
             (16, "changed"),
+            (17, "power-lost"),
             (32, "check-passed"),
             (33, "check-failed"),
         ];

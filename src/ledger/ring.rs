@@ -5,7 +5,8 @@
 
 use crate::storage::Medium;
 
-use super::record::{DeploymentId, Kind, RECORD_SIZE, Record};
+use super::history::History;
+use super::record::{DeploymentId, RECORD_SIZE, Record};
 
 /// More slots than this are not used (512 KiB).
 pub const MAX_SLOTS: u64 = 1024;
@@ -19,33 +20,6 @@ pub struct Ring<M> {
     medium: M,
     slots: u64,
     newest: u64,
-}
-
-/// What the ledger knows of one deployment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct History {
-    /// Attempts since the last confirmation, or since it appeared.
-    pub unconfirmed: u32,
-    /// It was confirmed at least once.
-    pub confirmed: bool,
-    /// The bootloader was asked for it and it was not attempted since.
-    pub loader_asked: bool,
-}
-
-impl History {
-    /// Goes on with the next record of this deployment.
-    pub fn add(&mut self, kind: Kind) {
-        match kind {
-            Kind::Attempt => {
-                self.unconfirmed = self.unconfirmed.saturating_add(1);
-                self.loader_asked = false;
-            }
-            Kind::Confirmed => *self = History { confirmed: true, ..History::default() },
-            Kind::LoaderAsked => self.loader_asked = true,
-            Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note | Kind::Changed => {}
-            Kind::CheckPassed | Kind::CheckFailed | Kind::Unknown(_) => {}
-        }
-    }
 }
 
 impl<M: Medium> Ring<M> {

@@ -1,5 +1,5 @@
-//! The watchdog's ioctl.
-#![expect(unsafe_code, reason = "an ioctl of linux/watchdog.h that nix does not wrap")]
+//! The watchdog's ioctls.
+#![expect(unsafe_code, reason = "ioctls of linux/watchdog.h that nix does not wrap")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -11,6 +11,25 @@ nix::ioctl_readwrite!(
     6,
     nix::libc::c_int
 );
+
+nix::ioctl_read!(
+    /// `WDIOC_GETBOOTSTATUS`.
+    wdioc_getbootstatus,
+    b'W',
+    2,
+    nix::libc::c_int
+);
+
+/// Why the last boot ended, as the driver kept it: flags of linux/watchdog.h, 0 where it keeps none.
+///
+/// # Errors
+/// When the device is no watchdog.
+pub fn boot_status_of(device: &File) -> nix::Result<i32> {
+    let mut flags = 0;
+    // SAFETY: the descriptor is open for the call and the kernel writes one int, which `flags` is.
+    unsafe { wdioc_getbootstatus(device.as_raw_fd(), &mut flags) }?;
+    Ok(flags)
+}
 
 /// Sets the timeout in seconds (`WDIOC_SETTIMEOUT`) and returns the one that the driver took.
 ///

@@ -6,6 +6,7 @@ use std::path::Path;
 use bootward::arrange::plan::{self, Plan, Step};
 use bootward::arrange::survey::{Places, survey};
 use bootward::arrange::{Layout, carry};
+use bootward::ledger::Limits;
 use bootward::observe::{Sources, observe};
 use bootward::policy::{Action, decide};
 use bootward::sysroot::Machine;
@@ -104,7 +105,8 @@ impl Judge {
             init: None,
             release: "",
             machine: Machine::X86_64,
-            limit: 0,
+            limits: Limits::default(),
+            power_lost: false,
         });
         let Action::Boot { index, .. } = decide(&found.facts).action else {
             return Err(format!("recovery with {line}"));

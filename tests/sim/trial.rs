@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bootward::arrange::carry;
 use bootward::arrange::survey::{Places, survey};
 use bootward::ledger::diary::Diary;
-use bootward::ledger::{DeploymentId, Kind};
+use bootward::ledger::{DeploymentId, Kind, Limits};
 use bootward::observe::{Sources, observe};
 use bootward::policy::{Action, decide};
 use bootward::sysroot::Machine;
@@ -96,7 +96,8 @@ impl Device {
             init: None,
             release: "",
             machine: Machine::X86_64,
-            limit: 0,
+            limits: Limits::default(),
+            power_lost: false,
         });
         let Action::Boot { index, .. } = decide(&found.facts).action else { panic!("recovery with {line}") };
         let deployment = &found.sysroot.deployments[index];
@@ -196,4 +197,35 @@ fn a_confirmation_after_a_rollback_may_be_cut_anywhere() {
     }
     println!("cut points of confirm: {cuts}");
     assert!(cuts > 200, "only {cuts}");
+}
+
+#[test]
+fn a_pulled_plug_is_not_blamed() {
+    let device = Device::new(&start(&PLAIN));
+    let order = device.order();
+    for _ in 0..3 {
+        tried(&device.root(), &order[0], false);
+    }
+    let root = device.root();
+    let boot = root.join("boot");
+    let bootable = |power_lost, limits| {
+        let found = observe(&Sources {
+            sysroot: &root,
+            boot: &boot,
+            env_config: None,
+            env_remount: false,
+            command_line: "",
+            init: None,
+            release: "",
+            machine: Machine::X86_64,
+            limits,
+            power_lost,
+        });
+        assert_eq!(found.power_lost.is_some(), power_lost);
+        found.facts.candidates[0].bootable
+    };
+    for limits in [Limits { limit: 2, ..Limits::default() }, Limits { limit: 0, failures: 3, window: 5 }] {
+        assert!(!bootable(false, limits), "{limits:?}");
+        assert!(bootable(true, limits), "{limits:?}");
+    }
 }
