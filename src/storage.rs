@@ -172,6 +172,14 @@ pub trait Files {
     /// As rename(2).
     fn rename(&mut self, from: &At, to: &At) -> Result<(), Self::Error>;
 
+    /// Exchanges two names of one directory in one step, so that neither's file is let go of: a reader that replays no
+    /// journal may see the old directory beside a new table of inodes, and must find in it what it names. A plain rename
+    /// where the filesystem cannot exchange.
+    ///
+    /// # Errors
+    /// As renameat2(2).
+    fn exchange(&mut self, from: &At, to: &At) -> Result<(), Self::Error>;
+
     /// Removes what is no directory.
     ///
     /// # Errors

@@ -110,7 +110,7 @@ fn one<F: Files>(files: &mut F, step: &Step) -> Result<bool, Cause<F::Error>> {
         }
         Step::Sync(volume) => files.sync(*volume).map_err(Cause::Files)?,
         Step::Freeze(volume) => return files.freeze(*volume).map_err(Cause::Files),
-        Step::Swap(from, to) => files.rename(from, to).map_err(Cause::Files)?,
+        Step::Swap(from, to) => files.exchange(from, to).map_err(Cause::Files)?,
         Step::Touch(at) => files.touch(at).map_err(Cause::Files)?,
     }
     Ok(true)

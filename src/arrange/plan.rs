@@ -47,7 +47,7 @@ pub enum Step {
     Sync(Volume),
     /// Waits until a volume is durable and in its final place.
     Freeze(Volume),
-    /// The one rename after which the new configuration counts.
+    /// The one rename after which the new configuration counts; the old link stays under the other name.
     Swap(At, At),
     /// Tells libostree's watchers that something changed.
     Touch(At),

@@ -212,6 +212,20 @@ impl Files for Disk {
         done.map_err(failed("rename to", to))
     }
 
+    fn exchange(&mut self, from: &At, to: &At) -> Result<()> {
+        let done = self.above(from).and_then(|(above, name)| {
+            let (below, new) = self.above(to)?;
+            match super::flags::exchange(&above, name, &below, new) {
+                // Nothing is there yet, or the filesystem or the kernel has no such thing.
+                Err(Errno::ENOENT | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                    renameat(&above, name, &below, new)
+                }
+                done => done,
+            }
+        });
+        done.map_err(failed("rename to", to))
+    }
+
     fn unlink(&mut self, at: &At) -> Result<()> {
         let done =
             self.above(at).and_then(|(above, name)| unlinkat(&above, name, UnlinkatFlags::NoRemoveDir));

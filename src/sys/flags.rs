@@ -1,10 +1,11 @@
-//! The immutable flag of a directory: libostree sets it on every deployment.
-#![expect(unsafe_code, reason = "ioctls of linux/fs.h that nix does not wrap")]
+//! What nix does not have of linux/fs.h: the immutable flag of a directory, which libostree sets on every deployment, and
+//! the exchange of two names.
+#![expect(unsafe_code, reason = "ioctls, and a system call that nix has for glibc only")]
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::libc::c_long;
+use nix::libc::{self, c_long};
 
 /// `FS_IMMUTABLE_FL`.
 const IMMUTABLE: c_long = 0x10;
@@ -43,4 +44,19 @@ pub fn make_mutable(directory: impl AsFd) -> nix::Result<()> {
     flags &= !IMMUTABLE;
     // SAFETY: as above; the kernel reads an int of it.
     unsafe { setflags(fd, &flags) }.map(|_| ())
+}
+
+/// Exchanges two names (`RENAME_EXCHANGE` of renameat2(2)).
+///
+/// # Errors
+/// As renameat2(2); `EINVAL` where the filesystem cannot.
+pub fn exchange(above: impl AsFd, name: &str, below: impl AsFd, other: &str) -> nix::Result<()> {
+    const RENAME_EXCHANGE: libc::c_uint = 2;
+    let (name, other) = (super::c_string(name)?, super::c_string(other)?);
+    let (from, to) = (above.as_fd().as_raw_fd(), below.as_fd().as_raw_fd());
+    // SAFETY: both names end in NUL and outlive the call; the kernel writes nothing.
+    let done = unsafe {
+        libc::syscall(libc::SYS_renameat2, from, name.as_ptr(), to, other.as_ptr(), RENAME_EXCHANGE)
+    };
+    Errno::result(done).map(drop)
 }

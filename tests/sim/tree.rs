@@ -31,6 +31,8 @@ pub enum Op {
     /// The content of a new file became durable.
     Content(String, Vec<u8>),
     Rename(String, String),
+    /// Links only.
+    Exchange(String, String),
     Remove(String),
     Sync,
     Freeze,
@@ -132,6 +134,13 @@ fn apply(state: &mut State, op: &Op) -> Result<(), String> {
             state.remove(from);
             state.insert(to.clone(), node);
         }
+        Op::Exchange(one, other) => match (state.get(one).cloned(), state.get(other).cloned()) {
+            (Some(a @ Node::Link(_)), Some(b @ Node::Link(_))) => {
+                state.insert(one.clone(), b);
+                state.insert(other.clone(), a);
+            }
+            found => return Err(format!("cannot exchange {one} and {other}: {found:?}")),
+        },
         Op::Remove(path) => {
             if state.keys().any(|k| k.starts_with(&format!("{path}/"))) || state.remove(path).is_none() {
                 return Err(format!("cannot remove {path}"));
@@ -216,6 +225,15 @@ impl Files for Model {
         self.operation("rename")?;
         let (from, to) = (Self::path(from), Self::path(to));
         self.record(&from.clone(), Op::Rename(from, to))
+    }
+
+    fn exchange(&mut self, from: &At, to: &At) -> Result<(), Fault> {
+        if !self.now.contains_key(&Self::path(to)) {
+            return self.rename(from, to);
+        }
+        self.operation("exchange")?;
+        let (from, to) = (Self::path(from), Self::path(to));
+        self.record(&from.clone(), Op::Exchange(from, to))
     }
 
     fn unlink(&mut self, at: &At) -> Result<(), Fault> {
