@@ -18,3 +18,4 @@ mod trial;
 mod verify;
 mod verify_cli;
 mod yocto;
+mod verify_trees;

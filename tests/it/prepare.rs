@@ -19,7 +19,7 @@ use cases::{CASES, Case, Difference};
 
 /// A release of Debian, whose ostree-prepare-root is an oracle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Suite {
+pub enum Suite {
     /// Debian 12: 2022.7.
     Bookworm,
     /// Debian 13: 2025.2.
@@ -76,7 +76,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(name)
 }
 
-fn oracle(suite: Suite) -> PathBuf {
+pub fn oracle(suite: Suite) -> PathBuf {
     static ONCE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = ONCE.lock();
     let mut command = Command::new(script("prepare-oracle.sh"));

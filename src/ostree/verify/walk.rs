@@ -22,7 +22,8 @@ const NAMES_MAX: usize = 1_000_000;
 /// Entries in all.
 const ENTRIES_MAX: u64 = 10_000_000;
 
-/// libostree quotes an overlayfs whiteout with this prefix; in a deployment it is the device itself.
+/// libostree quotes an overlayfs whiteout with this prefix; in a deployment it is the device itself, and the quoted
+/// file where libostree was older than v2022.6.
 const WHITEOUT: &str = ".ostree-wh.";
 /// What libostree puts into a deployment's root besides its commit: the device's configuration, and the image that
 /// composefs mounts, which is for the mount to check.
@@ -94,7 +95,8 @@ impl Walk<'_, '_> {
         }
         for (name, tree, meta) in tree.directories() {
             if depth == 0 && name == "etc" {
-                self.etc = Some((tree, meta));
+                // An empty one stays where it is, and is the device's own.
+                self.etc = (tree != Checksum::of(&[0])).then_some((tree, meta));
                 continue;
             }
             extend(path, name);
@@ -187,8 +189,9 @@ impl Walk<'_, '_> {
         path: &str,
     ) -> Result<(), Over> {
         self.count(0)?;
-        let whiteout = name.strip_prefix(WHITEOUT);
-        let Some(name) = names.take(whiteout.unwrap_or(name)) else {
+        let quoted = names.take(name);
+        let whiteout = if quoted.is_none() { name.strip_prefix(WHITEOUT) } else { None };
+        let Some(name) = quoted.or_else(|| names.take(whiteout?)) else {
             return self.entry(path, EntryFault::Missing);
         };
         let stat = match here.stat(&name) {
@@ -196,7 +199,7 @@ impl Walk<'_, '_> {
             Err(errno) => return self.entry(path, EntryFault::Unreadable(errno)),
         };
         let found = match (kind(&stat), whiteout) {
-            (SFlag::S_IFLNK, _) => link(here, &name, &stat),
+            (SFlag::S_IFLNK, None) => link(here, &name, &stat),
             (SFlag::S_IFCHR, Some(_)) if stat.st_rdev == 0 => device(here, &name, &stat),
             (SFlag::S_IFREG, None) if stat.st_size == 0 || self.state.check.level == Level::Full => {
                 return match here.file(&name) {
