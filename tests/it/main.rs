@@ -3,6 +3,7 @@
 
 mod arrange;
 mod block;
+mod bootc;
 mod cli;
 mod docs;
 mod env;
