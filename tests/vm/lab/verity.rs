@@ -1,4 +1,5 @@
-//! Signed composefs images on a file system with fs-verity: the one that was signed boots, and no other.
+//! Composefs images on a file system with fs-verity. With `enabled=signed` the image that was signed boots, and no
+//! other; with `enabled=verity` any image, but what it shows is what it was made of.
 //!
 //! The sysroot is made by Debian 14's ostree with images that have the objects' digests, and the commits are signed
 //! by openssl. fs-verity cannot be enabled on this machine: the system itself does it, in a first boot without
@@ -29,6 +30,8 @@ struct Scene {
     flip: bool,
     /// Added to the command line.
     argument: &'static str,
+    /// The initramfs asks for `enabled=verity`, else for `signed`.
+    unsigned: bool,
     /// The version that boots; 0: recovery.
     boots: u32,
     /// What must be said.
@@ -36,10 +39,10 @@ struct Scene {
 }
 
 const fn scene(name: &'static str, damage: &'static str, boots: u32, said: &'static str) -> Scene {
-    Scene { name, damage, flip: false, argument: "", boots, said }
+    Scene { name, damage, flip: false, argument: "", unsigned: false, boots, said }
 }
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 12] = [
     scene("verity-good", "", 2, "handing over"),
     scene(
         "verity-image-unsealed",
@@ -55,13 +58,37 @@ const SCENES: [Scene; 7] = [
         argument: " ostree.prepare-root.composefs=no",
         ..scene("verity-weakened", "", 0, "would switch off the verification")
     },
+    Scene { unsigned: true, ..scene("verity-only-good", "", 2, "handing over") },
+    Scene { unsigned: true, flip: true, ..scene("verity-only-flipped-byte", "", 2, "handing over") },
+    // Nobody vouches for the image itself: one without a digest boots, and so does the other deployment's.
+    Scene {
+        unsigned: true,
+        ..scene(
+            "verity-only-image-unsealed",
+            "dump {image} {copy}\nrm {image}\nwrite {copy} {image}",
+            2,
+            "handing over",
+        )
+    },
+    Scene {
+        unsigned: true,
+        ..scene("verity-only-another-image", "rm {image}\nln {old} {image}", 1, "handing over")
+    },
+    Scene {
+        unsigned: true,
+        argument: " ostree.prepare-root.composefs=no",
+        ..scene("verity-only-weakened", "", 0, "would switch off the verification")
+    },
 ];
 
 /// A sealed disk.
 struct Sealed {
     disk: PathBuf,
     options: String,
-    initramfs: PathBuf,
+    /// That takes a signed image only.
+    signed: PathBuf,
+    /// That takes any image on verified objects.
+    unsigned: PathBuf,
     /// The deployments, version 2 first.
     deployments: [String; 2],
 }
@@ -131,7 +158,12 @@ fn seal() -> Outcome<Sealed> {
     let sysroot = sysroot(&dir, &oracle, Machine::Amd64)?;
     let options = boot_options(&sysroot)?;
     let deployments = deployments(&sysroot)?;
-    let strict = protected(&dir, &sysroot, &deployments)?;
+    let signed = protected(&dir, &sysroot, &deployments)?;
+    let config = dir.join("verity.conf");
+    write(&config, "[composefs]\nenabled=verity\n")?;
+    let more = ["--prepare-root-conf".into(), config.display().to_string()];
+    let unsigned =
+        initramfs_and(Machine::Amd64, "x86_64-verity", &modules(), "[root]\ntimeout = 20\n", &more)?;
     let disk = dir.join("root.img");
     let mut mke2fs = as_root("mke2fs");
     mke2fs.args(["-q", "-t", "ext4", "-b", "4096", "-O", "verity", "-L", LABEL, "-E", "lazy_itable_init=0"]);
@@ -155,7 +187,7 @@ fn seal() -> Outcome<Sealed> {
     if !checked.is_ok_and(|status| status.success()) {
         return Err(Fault::new("e2fsck cannot make the sealed disk whole"));
     }
-    Ok(Sealed { disk, options, initramfs: strict, deployments })
+    Ok(Sealed { disk, options, signed, unsigned, deployments })
 }
 
 fn end(vm: &mut Vm) -> Outcome<()> {
@@ -241,7 +273,8 @@ impl Scene {
         run(Command::new("cp").arg("--sparse=always").arg(&sealed.disk).arg(&disk))?;
         self.harm(sealed, &disk)?;
         let options = format!("{}{}", sealed.options, self.argument);
-        let mut vm = machine(self.name, &sealed.initramfs, options, disk)?.start()?;
+        let initramfs = if self.unsigned { &sealed.unsigned } else { &sealed.signed };
+        let mut vm = machine(self.name, initramfs, options, disk)?.start()?;
         if self.boots == 0 {
             vm.expect("bootward: recovery: ", BOOT)?;
             vm.expect("bootward> ", ANSWER)?;
@@ -280,9 +313,14 @@ impl Scene {
         vm.expect(if self.flip { "damaged-2" } else { "whole-2" }, ANSWER)?;
         vm.type_line("cat /run/ostree-booted | busybox strings; readlink /run/systemd/volatile-root; echo booted-$((1+1))")?;
         let booted = vm.expect("booted-2", ANSWER)?;
-        for key in ["composefs.signed", "/etc/lab.key", "composefs.verity", "/dev/block/"] {
-            if !booted.contains(key) {
-                return Err(vm.failure(&format!("{}: nothing of {key} in /run", self.name)));
+        for (key, said) in [
+            ("composefs.signed", !self.unsigned),
+            ("/etc/lab.key", !self.unsigned),
+            ("composefs.verity", true),
+            ("/dev/block/", true),
+        ] {
+            if booted.contains(key) != said {
+                return Err(vm.failure(&format!("{}: {key} in /run: {}, not {said}", self.name, !said)));
             }
         }
         vm.type_line("bootward status | grep '^[*] '; echo status-$((1+1))")?;
