@@ -457,6 +457,45 @@ fn a_failure_is_undone() {
     }
 }
 
+/// What a root does that takes changes: directories of the image are renamed (`redirect_dir=on`), content that is among
+/// the objects is changed and moved (`metacopy=on`), names are taken away. The same in ours and in libostree's, and
+/// the rest is as in the image. Where changes are kept away, nothing of it works.
+#[test]
+fn a_transient_root_takes_changes() {
+    let probe = "cd /sysroot && sum() { /busybox md5sum <$1; }
+        try() { \"$@\" && echo $1 ok || echo $1 failed; }
+        try sum usr/bin/large; try /busybox mv usr/lib/modules usr/lib/moved; try /busybox find usr/lib
+        try /busybox mv usr/bin usr/tools; try sum usr/tools/large; try /busybox sh -c 'echo more >>usr/tools/large'
+        try /busybox tail -n 2 usr/tools/large; try /busybox rm usr/etc/os-release; try /busybox ls -a usr/etc
+        try /busybox mkdir usr/bin; try /busybox ls -a usr/bin; try /busybox chmod 700 usr/tools/large
+        try /busybox stat -c '%a %s' usr/tools/large; cd /run/ostree/.private && /busybox find root ! -path '*/#*' | /busybox sort";
+    let test = |name: &'static str, config: &str, changes: bool| {
+        let setup = format!("cp /bin/busybox .; printf '{config}' >usr/lib/ostree/prepare-root.conf");
+        let ran = |tool: &str| {
+            let script = format!("{tool} /sysroot >/dev/null && {{ {probe}; }} 2>&1");
+            let run = run(Suite::Forky, "ext4", &setup, "", &["/busybox", "sh", "-c", &script]);
+            (fs::read_to_string(run._out.path().join("stdout")).unwrap(), run)
+        };
+        let (theirs, oracle) = ran("/usr/lib/ostree/ostree-prepare-root");
+        let (ours, run) = ran("/bootward prepare-root");
+        assert_eq!(ours, theirs, "{name}: {} {}", run.stderr, oracle.stderr);
+        // The kernel numbers its own whiteouts.
+        let state = |run: &str| run.lines().filter(|l| !l.contains("/#")).collect::<Vec<_>>().join("\n");
+        assert_eq!(state(&run.outcome.run), state(&oracle.outcome.run), "{name}");
+        assert_eq!(run.outcome.mounts, oracle.outcome.mounts, "{name}");
+        println!("{name}:\n{ours}");
+        for said in ["usr/lib/moved/6.1.0/vmlinuz\n", "100000\nmore\n", "\n700 588900\n"] {
+            assert_eq!(ours.contains(said), changes, "{name}: {said} in {ours}");
+        }
+        assert_eq!(ours.contains("Read-only file system"), !changes, "{name}: {ours}");
+        // `seq 100000 | md5sum`
+        assert!(ours.starts_with("dea9193b768319cbb4ff1a137ac03113  -\nsum ok\n"), "{name}: {ours}");
+    };
+    test("transient", "[composefs]\\nenabled=yes\\n[root]\\ntransient=true\\n", true);
+    test("transient-ro", "[composefs]\\nenabled=yes\\n[root]\\ntransient-ro=true\\n", false);
+    test("neither", "[composefs]\\nenabled=yes\\n", false);
+}
+
 /// The image that the plan asks for is the one that the `fsverity` tool measures, if the commit is signed; signatures
 /// are openssl's. This kernel has no fs-verity, so that the image is refused when the plan is carried out; with one
 /// it is mounted in tests/vm. Debian's tool is built without ed25519 and is no oracle here.
