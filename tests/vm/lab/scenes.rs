@@ -262,6 +262,14 @@ fn remembers(vm: &mut Vm, path: &str, reasons: &[&str]) -> Outcome<()> {
     if commit.is_empty() || !status.lines().any(|line| line.starts_with("* ") && line.contains(commit)) {
         return Err(vm.failure("bootward status does not mark the booted deployment"));
     }
+    vm.expect("lab# ", ANSWER)?;
+    // Whatever was broken, what boots is whole.
+    vm.type_line("bootward verify; echo verify-$?-$((1+1))")?;
+    let verified = vm.expect("-2", BOOT)?;
+    let of = |line: &str| line.contains(": whole") && line.contains(commit.get(..10).unwrap_or("?"));
+    if !verified.ends_with("verify-0-2") || !verified.lines().any(of) {
+        return Err(vm.failure("bootward verify does not find the booted deployment whole"));
+    }
     vm.expect("lab# ", ANSWER).map(|_| ())
 }
 
