@@ -5,6 +5,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a bench that panics has failed")]
 
+mod emulated;
 mod nothing;
 mod once;
 mod systems;
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
     let rounds = words.iter().find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
     let (others, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| word.starts_with('/'));
     let name = words.iter().find(|word| word.parse::<usize>().is_err());
-    match bench(rounds, name.map_or("", |name| name), &others) {
+    let name = name.map_or("", |name| name);
+    let result = if name == "icount" { count() } else { bench(rounds, name, &others) };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -41,14 +44,38 @@ fn lab() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab")
 }
 
-fn bench(rounds: usize, name: &str, others: &[String]) -> io::Result<()> {
+fn guardian() -> io::Result<PathBuf> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("this mounts: run it as root"));
     }
     let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("initramfs/binary");
-    let guardian = output(Command::new(binary).args([std::env::consts::ARCH, "--no-default-features"]))?;
-    let place = Place::new()?;
-    let mut systems = place.systems(Path::new(guardian.trim()), others)?;
+    let path = output(Command::new(binary).args([std::env::consts::ARCH, "--no-default-features"]))?;
+    Ok(path.trim().into())
+}
+
+/// Instructions until the real init, twice each: they must be the same.
+fn count() -> io::Result<()> {
+    let guardian = guardian()?;
+    let stamp = emulated::stamp()?;
+    let place = Place::new(&std::fs::read(&stamp)?)?;
+    println!("| initramfs | millions of instructions | times ours | of the whole boot | repeated exactly |");
+    println!("|---|---|---|---|---|");
+    let mut ours = None;
+    for system in place.systems(&guardian, &[])?.iter().filter(|system| system.first) {
+        let first = emulated::boot(&place, system, &stamp)?;
+        let again = emulated::boot(&place, system, &stamp)? == first;
+        let (own, whole) = (first.initramfs(), first.boot());
+        let times = own / *ours.get_or_insert(own);
+        let again = if again { "yes" } else { "no" };
+        println!("| {} | {own:.2} | {times:.1} | {whole:.1} | {again} |", system.name);
+    }
+    Ok(())
+}
+
+fn bench(rounds: usize, name: &str, others: &[String]) -> io::Result<()> {
+    let guardian = guardian()?;
+    let place = Place::new(nothing::PROGRAM)?;
+    let mut systems = place.systems(&guardian, others)?;
     systems.retain(|system| system.name.contains(name));
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); systems.len()];
     for round in 0..rounds {

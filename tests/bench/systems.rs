@@ -66,11 +66,11 @@ impl Drop for Loop {
 }
 
 impl Place {
-    /// Makes the disk: a sysroot of the machine's own `ostree`, with one commit deployed twice.
+    /// Makes the disk: a sysroot of the machine's own `ostree`, with one commit deployed twice; `init` is its init.
     ///
     /// # Errors
     /// When a tool is missing or fails.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(init: &[u8]) -> io::Result<Self> {
         let dir = super::lab().join("bench");
         fs::create_dir_all(&dir)?;
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
@@ -92,7 +92,7 @@ impl Place {
         fs::write(tree.join("usr/lib/modules/6.1.0/initramfs.img"), "initramfs\n")?;
         fs::write(tree.join("usr/lib/os-release"), "ID=os\n")?;
         fs::write(tree.join("usr/etc/hostname"), "device\n")?;
-        program(&tree.join("usr/sbin/init"), nothing::PROGRAM)?;
+        program(&tree.join("usr/sbin/init"), init)?;
         let repo = format!("--repo={}", sysroot.join("ostree/repo").display());
         let above = format!("--sysroot={}", sysroot.display());
         let ostree = |words: &[&str]| {
@@ -117,7 +117,7 @@ impl Place {
         let image = |name: &str| {
             let image = dir.join(name);
             let mut mke2fs = Command::new("mke2fs");
-            mke2fs.args(["-q", "-t", "ext4", "-L", "otaroot", "-d"]).arg(&sysroot).arg(&image).arg("32M");
+            mke2fs.args(["-q", "-t", "ext4", "-L", "otaroot", "-d"]).arg(&sysroot).arg(&image).arg("16M");
             output(&mut mke2fs)?;
             Loop::new(&image)
         };
@@ -128,7 +128,22 @@ impl Place {
         Ok(Place { dir, options, mounted: kept, fresh })
     }
 
-    fn tree(&self, name: &str) -> io::Result<PathBuf> {
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The disk that no kernel but the virtual machine's has mounted.
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("fresh")
+    }
+
+    /// The options of the boot entry.
+    pub fn options(&self) -> &str {
+        &self.options
+    }
+
+    fn make_tree(&self, name: &str) -> io::Result<PathBuf> {
         let tree = self.dir.join(name);
         for place in ["bin", "dev", "etc", "proc", "run", "sys", "sysroot"] {
             fs::create_dir_all(tree.join(place))?;
@@ -161,10 +176,10 @@ impl Place {
     /// # Errors
     /// When one of them cannot be had.
     pub fn systems(&self, guardian: &Path, others: &[String]) -> io::Result<Vec<System>> {
-        let ours = self.tree("bootward")?;
+        let ours = self.make_tree("bootward")?;
         fs::copy(guardian, ours.join("init"))?;
         program(&ours.join("nothing"), nothing::PROGRAM)?;
-        let script = self.tree("shell")?;
+        let script = self.make_tree("shell")?;
         program(&script.join("prepare"), PREPARE.as_bytes())?;
         program(&script.join("init"), INIT.replace("$PREPARE", "/prepare").as_bytes())?;
         let mut tools = vec![
@@ -173,7 +188,7 @@ impl Place {
         ];
         let mut whole = vec![self.system("bootward", &ours, &["/init"])?];
         for (number, other) in others.iter().enumerate() {
-            let tree = self.tree(&format!("other-{number}"))?;
+            let tree = self.make_tree(&format!("other-{number}"))?;
             fs::copy(other, tree.join("init"))?;
             let name = format!("bootward, {other}");
             let tool = self.system(&name, &tree, &["/init", "prepare-root", "/sysroot"])?;
@@ -185,7 +200,7 @@ impl Place {
             let tree = self.dir.join(suite);
             output(Command::new("cp").arg("-a").arg(oracle).arg(&tree))?;
             let version = version(&tree)?;
-            self.tree(suite)?;
+            self.make_tree(suite)?;
             let tool = "/usr/lib/ostree/ostree-prepare-root";
             program(&tree.join("init"), INIT.replace("$PREPARE", tool).as_bytes())?;
             let name = format!("ostree-prepare-root {version}");
@@ -203,6 +218,11 @@ impl Place {
 }
 
 impl System {
+    /// Its initramfs, as a directory.
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+
     /// Makes this process one that stands before its exec, in the initramfs. It is in namespaces of its own already.
     ///
     /// # Errors
@@ -298,7 +318,11 @@ pub fn output(command: &mut Command) -> io::Result<String> {
     Err(io::Error::other(format!("{shown}: {}\n{printed}{complaint}", output.status)))
 }
 
-fn program(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes an executable file.
+///
+/// # Errors
+/// The kernel's.
+pub fn program(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::write(path, content)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
