@@ -88,9 +88,13 @@ pub fn find(
     let start = Instant::now();
     let news = Uevents::open().map_err(|e| log::warn!("no news of devices from the kernel: {e}")).ok();
     loop {
-        let devices = scan(places);
-        if let Some(device) = devices.iter().find(|d| is_meant(spec, d, places)) {
-            return Ok(device.clone());
+        // No device after the one that is meant is read: one that hangs must not hold the boot up.
+        let mut devices = Vec::new();
+        for device in examined(places) {
+            if is_meant(spec, &device, places) {
+                return Ok(device);
+            }
+            devices.push(device);
         }
         let left = patience.saturating_sub(start.elapsed());
         if left.is_zero() {
@@ -106,11 +110,15 @@ pub fn find(
 
 /// Every block device that can hold a file system, with what is on it.
 pub fn scan(places: &Places) -> Vec<Device> {
+    examined(places).collect()
+}
+
+fn examined(places: &Places) -> impl Iterator<Item = Device> {
     let mut names: Vec<_> = std::fs::read_dir(&places.sys)
         .map(|dir| dir.flatten().take(DEVICES_MAX).map(|e| e.file_name()).collect())
         .unwrap_or_default();
     names.sort_unstable();
-    names.iter().filter_map(|name| examine(places, Path::new(name))).collect()
+    names.into_iter().filter_map(|name| examine(places, Path::new(&name)))
 }
 
 fn examine(places: &Places, name: &Path) -> Option<Device> {
