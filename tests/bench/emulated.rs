@@ -1,7 +1,8 @@
 //! The same initramfs under a real kernel in QEMU, whose clock counts instructions: `-icount shift=1`, 2 ns for each.
 //!
-//! Nothing depends on the host: the disk is a file in memory behind a loop device, made by a first stage that is the same
-//! for all. What is counted is everything, the kernel's unpacking of the initramfs included.
+//! The disk is a file in memory behind a loop device, made by a first stage that is the same for all. What is counted is
+//! everything: the kernel's work and the time that it waits too, in which the clock goes on to the next timer. The waits
+//! are what differs from one boot to the next.
 
 use std::fs;
 use std::io;
