@@ -8,6 +8,7 @@
 
 #[allow(dead_code, reason = "the demo uses all of it")]
 mod lab;
+mod units;
 
 fn plays(name: &str) {
     match lab::scenes::named(name).and_then(|scene| scene.play(false)) {
