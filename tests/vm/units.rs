@@ -160,8 +160,16 @@ fn a_good_boot_is_confirmed() {
 #[test]
 fn a_failed_check_rejects_and_restarts() {
     let device = Device::new("bad").unwrap_or_else(|e| panic!("{e}"));
-    device.script("etc/bootward/check/required.d/20-bad.sh", "exit 1\n").unwrap_or_else(|e| panic!("{e}"));
-    expect(&device.boot(60).unwrap_or_else(|e| panic!("{e}")), &BAD, true);
+    let bad = || -> Outcome<Happened> {
+        device.script("etc/bootward/check/required.d/20-bad.sh", "exit 1\n")?;
+        // The restart is an orderly one where nothing holds it up.
+        let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n";
+        let unit = format!("{unit}ExecStop=sh -c 'sleep 1; echo stopped >>/calls'\n");
+        device.unit("orderly.service", &format!("{unit}[Install]\nWantedBy=multi-user.target\n"))?;
+        device.boot(60)
+    };
+    let calls = [&BAD[..], &["stopped"]].concat();
+    expect(&bad().unwrap_or_else(|e| panic!("{e}")), &calls, true);
 }
 
 /// A check that bootward itself ends, and a bootward that systemd has to end.
