@@ -35,8 +35,9 @@ bootward_kernel=
 bootward_initrd=
 bootward_args=
 
-# Memory for small files. Nothing is there while it is used.
+# Memory for small files, which is free until the kernel is loaded, and for a device tree.
 bootward_memory=${kernel_addr_r}
+bootward_fdt_memory=${fdt_addr_r}
 
 # ---- 1. the state --------------------------------------------------------------------------------------------
 
@@ -84,10 +85,15 @@ fi
 # ---- 2. the count, and which entry comes first ---------------------------------------------------------------
 
 bw_order="1 2"
+bw_trial=no
 if test "${rollback}" = 1; then
-  bw_order="2 1"
   echo "boot.scr: rollback=1, the second entry comes first"
+  bw_order="2 1"
 elif test "${upgrade_available}" = 1; then
+  bw_trial=yes
+fi
+
+if test ${bw_trial} = yes; then
   if test "${bootward_counter}" = script; then
     # setexpr counts in hex: where a digit above 9 comes up, six more make it the next decimal number.
     setexpr bootcount ${bootcount} + 1
@@ -105,12 +111,20 @@ elif test "${upgrade_available}" = 1; then
       setenv rollback 1
       setenv upgrade_available 0
       bw_order="2 1"
+      bw_trial=no
       bw_save=yes
     fi
   fi
-elif test "${bootward_counter}" = uboot; then
-  # Counters in hardware go on counting without a trial.
-  bootcount reset
+fi
+
+# The next trial begins at nothing, even where the updater forgets to say so.
+if test ${bw_trial} = no; then
+  if test "${bootward_counter}" = uboot; then
+    bootcount reset
+  else
+    test "${bootcount}" = 0 || bw_save=yes
+  fi
+  setenv bootcount 0
 fi
 
 # Saved before anything of uEnv.txt is in the environment: saveenv saves all of it.
@@ -158,12 +172,12 @@ for bw_entry in ${bw_order}; do
   fi
   # The device tree first: the ramdisk's size must be the last that load leaves behind.
   if test -n "${fdt_file}"; then
-    bw_fdt=${fdt_addr_r}
-    load ${bootward_boot} ${fdt_addr_r} ${fdt_file} || bw_good=no
+    bw_fdt=${bootward_fdt_memory}
+    load ${bootward_boot} ${bootward_fdt_memory} ${fdt_file} || bw_good=no
   elif test -n "${fdtdir}"; then
     if test -n "${fdtfile}"; then
-      bw_fdt=${fdt_addr_r}
-      load ${bootward_boot} ${fdt_addr_r} ${fdtdir}/${fdtfile} || bw_good=no
+      bw_fdt=${bootward_fdt_memory}
+      load ${bootward_boot} ${bootward_fdt_memory} ${fdtdir}/${fdtfile} || bw_good=no
     fi
   fi
   if test -n "${ramdisk_image}"; then

@@ -120,20 +120,37 @@ fn the_boot_partition_is_read_and_let_go() {
 
 /// Through real U-Boot, from power on.
 mod uboot {
-    use super::{all_play, lab::board::Counting, lab::trials};
+    use super::{all_play, lab::board::Uboot, lab::trials};
 
     fn play(trials: &[trials::Trial]) {
         all_play(trials, |trial| (trial.making.name, trial.play(false)));
     }
 
     #[test]
-    fn trials_that_the_script_counts() {
-        play(&trials::shared(Counting::Script));
+    fn counted_by_the_script_in_a_file() {
+        play(&trials::shared(Uboot::Stock));
     }
 
     #[test]
-    fn trials_that_uboot_counts() {
-        play(&trials::shared(Counting::Native));
+    fn counted_by_the_script_in_a_file_by_a_newer_uboot() {
+        play(&trials::some(Uboot::Newer));
+    }
+
+    #[test]
+    fn counted_by_the_script_in_the_environment() {
+        play(&trials::shared(Uboot::Saving));
+    }
+
+    #[test]
+    fn counted_by_uboot() {
+        play(&trials::shared(Uboot::Counting));
+    }
+
+    #[test]
+    fn power_cuts_in_the_state() {
+        for uboot in [Uboot::Stock, Uboot::Counting] {
+            super::happens(super::lab::state_cuts::cuts(uboot));
+        }
     }
 
     #[test]

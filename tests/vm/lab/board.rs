@@ -16,6 +16,8 @@ use super::{Fault, Outcome};
 
 /// Size of the FAT partition, in megabytes: room for a kernel of its own.
 const FAT: u64 = 64;
+/// Where it is on the disk, in bytes.
+pub const FIRMWARE: std::ops::Range<u64> = 1 << 20..(1 + FAT) << 20;
 /// Size of the sysroot, in megabytes.
 const ROOT: u32 = 128;
 /// Seconds until the watchdog resets a device that hangs.
@@ -47,42 +49,59 @@ done
 exec sh -i
 "#;
 
-/// Who counts the boots of a trial.
+/// The U-Boot of a device, and with it who counts and where the state is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Counting {
-    /// `boot.scr`, with its state in a file on FAT; the U-Boot is Debian's own.
-    Script,
-    /// U-Boot itself, with its environment in a redundant pair of files on FAT; the U-Boot is Debian's source, built by
-    /// `tests/vm/setup` with `uboot/native.config`.
-    Native,
+pub enum Uboot {
+    /// Debian's own. `boot.scr` counts, and its state is a file on FAT.
+    Stock,
+    /// The same of the Debian after that.
+    Newer,
+    /// Debian's source with `uboot/env-redundant.config`. `boot.scr` counts, and saves the environment.
+    Saving,
+    /// The same with `uboot/count-native.config`: U-Boot counts.
+    Counting,
 }
 
-impl Counting {
-    fn name(self) -> &'static str {
+impl Uboot {
+    /// Goes behind the names of what is made for it.
+    pub fn suffix(self) -> &'static str {
         match self {
-            Counting::Script => "uboot-script",
-            Counting::Native => "uboot-native",
+            Uboot::Stock => "",
+            Uboot::Newer => "-newer",
+            Uboot::Saving => "-saving",
+            Uboot::Counting => "-counting",
         }
+    }
+
+    /// As the script calls the party that counts.
+    pub fn counter(self) -> &'static str {
+        if self == Uboot::Counting { "uboot" } else { "script" }
+    }
+
+    /// The state is U-Boot's environment itself.
+    fn is_environment(self) -> bool {
+        matches!(self, Uboot::Saving | Uboot::Counting)
     }
 
     fn firmware(self) -> Outcome<PathBuf> {
         match self {
-            Counting::Script => {
+            Uboot::Stock => {
                 let path = PathBuf::from("/usr/lib/u-boot/qemu_arm64/u-boot.bin");
                 if path.exists() {
                     return Ok(path);
                 }
                 Err(Fault::new(format!("{} is not there: run tests/vm/setup first", path.display())))
             }
-            Counting::Native => prepared("uboot-native/u-boot.bin"),
+            other => prepared(&format!("uboot{}/u-boot.bin", other.suffix())),
         }
     }
 
     /// The files of the state and the size of each, as `fw_env.config` names them.
     fn files(self) -> (&'static [&'static str], usize) {
-        match self {
-            Counting::Script => (&["bootward.env"], 0x200),
-            Counting::Native => (&["uboot.env", "uboot-redund.env"], 0x4000),
+        if self.is_environment() {
+            (&["uboot.env", "uboot-redund.env"], 0x4000)
+        } else {
+            (&["bootward.env"], 0x200)
         }
     }
 
@@ -97,8 +116,8 @@ impl Counting {
 pub struct Making {
     /// Names the directory of its disk and its transcript.
     pub name: &'static str,
-    /// Who counts.
-    pub counting: Counting,
+    /// Its U-Boot.
+    pub uboot: Uboot,
     /// The stored variables, separated by blanks; `None` where nothing was ever stored.
     pub state: Option<&'static str>,
     /// Shell, run in the sysroot; `$new` and `$old` are the deployments of versions 2 and 1.
@@ -107,6 +126,10 @@ pub struct Making {
     pub watchdog: bool,
     /// A kernel of its own with bootward as its initramfs is on the FAT partition.
     pub rescue: bool,
+    /// Lines of `uboot/boot.cmd`, and what this board has in their places.
+    pub settings: &'static [(&'static str, &'static str)],
+    /// QEMU logs every write that reaches the disk, in `writes.log` beside it.
+    pub log: bool,
     /// Print the console while it runs.
     pub live: bool,
 }
@@ -116,34 +139,32 @@ pub struct Making {
 pub struct Board {
     /// The machine.
     pub setup: Setup,
-    disk: PathBuf,
-    counting: Counting,
+    /// Its disk.
+    pub disk: PathBuf,
+    uboot: Uboot,
 }
 
-/// Two deployments with the real kernel and our initramfs in `/boot`, made once a run for each way of counting.
-fn sysroot(counting: Counting) -> Outcome<PathBuf> {
-    static SCRIPT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static NATIVE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let cell = match counting {
-        Counting::Script => &SCRIPT,
-        Counting::Native => &NATIVE,
-    };
-    cell.get_or_init(|| build(counting).map_err(|fault| fault.to_string())).clone().map_err(Fault::new)
+/// Two deployments with the real kernel and our initramfs in `/boot`, made once a run for each place of the state.
+fn sysroot(uboot: Uboot) -> Outcome<PathBuf> {
+    static FILE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let (cell, name) =
+        if uboot.is_environment() { (&ENVIRONMENT, "uboot-environment") } else { (&FILE, "uboot-file") };
+    cell.get_or_init(|| build(name, uboot).map_err(|fault| fault.to_string())).clone().map_err(Fault::new)
 }
 
-fn build(counting: Counting) -> Outcome<PathBuf> {
+fn build(name: &str, uboot: Uboot) -> Outcome<PathBuf> {
     let kernel = kernel(Machine::Arm64)?;
-    let initramfs = initramfs(counting)?;
-    let sysroot = init_sysroot(counting.name())?;
+    let initramfs = initramfs(name, uboot)?;
+    let sysroot = init_sysroot(name)?;
     // libostree takes the U-Boot way where there is a uEnv.txt already, as an image builder leaves it.
     let seed = "set -e; cd \"$1\"; ostree --repo=ostree/repo config set sysroot.bootloader uboot
          mkdir -p boot/loader.0 boot/firmware; ln -s loader.0 boot/loader; touch boot/loader/uEnv.txt; ln -s loader/uEnv.txt boot/uEnv.txt";
     run(as_root("sh").args(["-c", seed, "sh"]).arg(&sysroot))?;
     for version in ["1", "2"] {
-        let tree =
-            small_tree(&format!("{}-tree-{version}", counting.name()), version, &kernel, Machine::Arm64)?;
+        let tree = small_tree(&format!("{name}-tree-{version}"), version, &kernel, Machine::Arm64)?;
         write(&tree.join("usr/sbin/init"), INIT)?;
-        write(&tree.join("usr/etc/fw_env.config"), counting.fw_env_config(Path::new("/boot/firmware")))?;
+        write(&tree.join("usr/etc/fw_env.config"), uboot.fw_env_config(Path::new("/boot/firmware")))?;
         // Behind the initramfs a small archive with the version: each version has a boot checksum of its own.
         let dress = "set -e; cd \"$1\"; cp \"$2\" usr/lib/modules/*/vmlinuz
              cp \"$3\" usr/lib/modules/*/initramfs.img; scratch=$(mktemp -d); cd \"$scratch\"; echo \"$4\" >version
@@ -160,13 +181,13 @@ fn build(counting: Counting) -> Outcome<PathBuf> {
     Ok(sysroot)
 }
 
-fn initramfs(counting: Counting) -> Outcome<PathBuf> {
+fn initramfs(name: &str, uboot: Uboot) -> Outcome<PathBuf> {
     let config = format!(
         "[root]\ntimeout = 20\n\n[firmware]\ndevice = \"LABEL=FIRMWARE\"\n\n\
          [ledger]\nlimit = 3\n\n[watchdog]\ndevice = \"/dev/watchdog0\"\ntimeout = {WATCHDOG}\n"
     );
-    let fw_env_config = counting.fw_env_config(Path::new("/firmware"));
-    initramfs_for(Machine::Arm64, counting.name(), &MODULES, &config, &fw_env_config, &[])
+    let fw_env_config = uboot.fw_env_config(Path::new("/firmware"));
+    initramfs_for(Machine::Arm64, name, &MODULES, &config, &fw_env_config, &[])
 }
 
 impl Making {
@@ -175,25 +196,12 @@ impl Making {
     /// # Errors
     /// When something is missing or a tool fails.
     pub fn make(&self) -> Outcome<Board> {
-        let firmware = self.counting.firmware()?;
-        let made = disks(self.name, &sysroot(self.counting)?, self.damage, Env::None, ROOT)?;
+        let firmware = self.uboot.firmware()?;
+        let made = disks(self.name, &sysroot(self.uboot)?, self.damage, Env::None, ROOT)?;
         let [root] = made.images.as_slice() else { return Err(Fault::new("one image was expected")) };
         let disk = root.with_file_name("disk.img");
         partition(&self.fat(root)?, root, &disk)?;
-        let mut extra: Vec<String> = Vec::new();
-        let mut disks = Vec::new();
-        match self.counting {
-            Counting::Script => disks.push(disk.clone()),
-            // This U-Boot reads its environment before virtio is there.
-            Counting::Native => extra.extend([
-                "-drive".into(),
-                format!("if=none,id=disk0,format=raw,file={}", disk.display()),
-                "-device".into(),
-                "ahci,id=ahci".into(),
-                "-device".into(),
-                "ide-hd,drive=disk0,bus=ahci.0".into(),
-            ]),
-        }
+        let mut extra = self.drive(&disk)?;
         if self.watchdog {
             extra.extend(["-device", "i6300esb", "-action", "watchdog=reset"].map(String::from));
         }
@@ -205,11 +213,36 @@ impl Making {
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
             command_line: String::new(),
-            disks,
+            disks: Vec::new(),
             extra,
             live: self.live,
         };
-        Ok(Board { setup, disk, counting: self.counting })
+        Ok(Board { setup, disk, uboot: self.uboot })
+    }
+
+    fn drive(&self, disk: &Path) -> Outcome<Vec<String>> {
+        let mut options: Vec<String> = Vec::new();
+        if self.log {
+            let log = disk.with_file_name("writes.log");
+            sized(&log, 0)?;
+            for node in [
+                format!("driver=file,node-name=file0,filename={}", disk.display()),
+                format!("driver=file,node-name=log0,filename={}", log.display()),
+                "driver=blklogwrites,node-name=disk0,file=file0,log=log0".into(),
+            ] {
+                options.extend(["-blockdev".into(), node]);
+            }
+        } else {
+            options.extend(["-drive".into(), format!("if=none,id=disk0,format=raw,file={}", disk.display())]);
+        }
+        let devices: &[&str] = if self.uboot.is_environment() {
+            // U-Boot reads its environment before virtio is there.
+            &["-device", "ahci,id=ahci", "-device", "ide-hd,drive=disk0,bus=ahci.0"]
+        } else {
+            &["-device", "virtio-blk-pci,drive=disk0"]
+        };
+        options.extend(devices.iter().map(ToString::to_string));
+        Ok(options)
     }
 
     /// The FAT partition: the script, the state, and the recovery where there is one.
@@ -226,11 +259,11 @@ impl Making {
         let mut files = vec![(image, "boot.scr")];
         if let Some(state) = self.state {
             let stored = self.stored(state, beside)?;
-            files.extend(self.counting.files().0.iter().map(|name| (stored.clone(), *name)));
+            files.extend(self.uboot.files().0.iter().map(|name| (stored.clone(), *name)));
         }
         if self.rescue {
             files.push((kernel(Machine::Arm64)?.image, "Image"));
-            files.push((initramfs(self.counting)?, "rescue.img"));
+            files.push((initramfs(&format!("rescue{}", self.uboot.suffix()), self.uboot)?, "rescue.img"));
         }
         for (from, to) in &files {
             run(Command::new("mcopy").arg("-i").arg(&fat).arg(from).arg(format!("::/{to}")))?;
@@ -242,8 +275,8 @@ impl Making {
     fn script(&self) -> Outcome<String> {
         let mut script = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("uboot/boot.cmd"))?;
         let rescue = format!("bootward_args=\"console=ttyAMA0 root=LABEL={LABEL} rw panic=-1\"");
-        let mut settings = Vec::new();
-        if self.counting == Counting::Native {
+        let mut settings = self.settings.to_vec();
+        if self.uboot.is_environment() {
             settings.push(("bootward_store=file", "bootward_store=env"));
         }
         if self.rescue {
@@ -266,13 +299,14 @@ impl Making {
         let (text, image) = (beside.with_file_name("state.txt"), beside.with_file_name("state.env"));
         let mut variables = format!("{}\n", state.replace(' ', "\n"));
         let mut mkenvimage = Command::new("mkenvimage");
-        if self.counting == Counting::Native {
+        if self.uboot.is_environment() {
             // A stored environment replaces the built-in one, so it must have all of it.
-            variables = read(&prepared("uboot-native/u-boot-initial-env")?)? + &variables;
+            variables =
+                read(&prepared(&format!("uboot{}/u-boot-initial-env", self.uboot.suffix()))?)? + &variables;
             mkenvimage.arg("-r");
         }
         write(&text, variables)?;
-        run(mkenvimage.args(["-s", &self.counting.files().1.to_string(), "-o"]).arg(&image).arg(&text))?;
+        run(mkenvimage.args(["-s", &self.uboot.files().1.to_string(), "-o"]).arg(&image).arg(&text))?;
         Ok(image)
     }
 }
@@ -293,13 +327,13 @@ impl Board {
     pub fn stored(&self) -> Outcome<String> {
         let directory = self.disk.with_file_name("stored");
         std::fs::create_dir_all(&directory).map_err(|e| Fault::file("make", &directory, &e))?;
-        for file in self.counting.files().0 {
+        for file in self.uboot.files().0 {
             let image = format!("{}@@1M", self.disk.display());
             let mut mcopy = Command::new("mcopy");
             run(mcopy.args(["-n", "-o", "-i", &image]).arg(format!("::/{file}")).arg(directory.join(file)))?;
         }
         let config = directory.join("fw_env.config");
-        write(&config, self.counting.fw_env_config(&directory))?;
+        write(&config, self.uboot.fw_env_config(&directory))?;
         run(Command::new("fw_printenv").arg("-c").arg(&config))
     }
 
@@ -309,7 +343,7 @@ impl Board {
     /// When a tool fails.
     pub fn erase(&self) -> Outcome<()> {
         let blank = self.disk.with_file_name("blank");
-        let (files, size) = self.counting.files();
+        let (files, size) = self.uboot.files();
         write(&blank, vec![0xff; size])?;
         for file in files {
             let image = format!("{}@@1M", self.disk.display());

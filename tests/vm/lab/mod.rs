@@ -19,6 +19,7 @@ pub mod guardian;
 pub mod hardware;
 pub mod keys;
 pub mod scenes;
+pub mod state_cuts;
 pub mod tools;
 pub mod trials;
 pub mod trust;

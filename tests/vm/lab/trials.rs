@@ -1,7 +1,7 @@
 //! Updates on trial, through real U-Boot: a device, and what happens on its console and in its state, step by step, over
 //! as many boots as it takes. Nobody types but where a step says so.
 
-use super::board::{Board, Counting, Making};
+use super::board::{Board, Making, Uboot};
 use super::scenes::{ANSWER, BOOT};
 use super::vm::Vm;
 use super::{Fault, Outcome};
@@ -66,11 +66,13 @@ pub struct Trial {
 /// A device without troubles.
 const DEVICE: Making = Making {
     name: "uboot-normal",
-    counting: Counting::Script,
+    uboot: Uboot::Stock,
     state: Some("bootcount=0 bootlimit=2 rollback=0 upgrade_available=0"),
     damage: "",
     watchdog: false,
     rescue: false,
+    settings: &[],
+    log: false,
     live: false,
 };
 
@@ -103,7 +105,7 @@ const PANICS: Trial = Trial {
         Entry(2),
         Up(ROLLED_BACK, 1),
         Off,
-        Stored(&["rollback=1", "upgrade_available=0"]),
+        Stored(&["bootcount=0", "rollback=1", "upgrade_available=0"]),
     ],
 };
 
@@ -135,7 +137,8 @@ const HANGS: Trial = Trial {
 /// What `make demo` shows of U-Boot.
 pub const TOUR: [Trial; 2] = [PANICS, HANGS];
 
-const WORKS: Trial = Trial {
+/// What an update is meant to be.
+pub const WORKS: Trial = Trial {
     title: "an update that works is confirmed and counted no more",
     making: Making { name: "uboot-confirmed", ..ON_TRIAL },
     steps: &[
@@ -235,7 +238,7 @@ const BOTH_BROKEN: Trial = Trial {
     steps: &[Entry(1), Recovers("no deployment is bootable")],
 };
 
-/// The trials that both ways of counting must pass.
+/// The trials that every U-Boot must pass.
 const SHARED: [Trial; 7] = [PANICS, HANGS, WORKS, TARGET_BROKEN, ERASED, ERASED_AND_BAD, BOTH_BROKEN];
 
 /// Removes the kernel that this variable of `uEnv.txt` names.
@@ -245,8 +248,23 @@ macro_rules! without {
     };
 }
 
+/// Makes a device tree of this machine's, with another model, beside the kernels.
+macro_rules! device_tree {
+    () => {
+        concat!(
+            "qemu-system-aarch64 -M virt,dumpdtb=boot/ostree/lab.dtb -cpu cortex-a53 -m 512 -nodefaults -display none ",
+            // With a firmware the machine has less.
+            "-bios /usr/lib/u-boot/qemu_arm64/u-boot.bin; ",
+            "LC_ALL=C sed -i 's/linux,dummy-virt/bootward,in-test/g' boot/ostree/lab.dtb; "
+        )
+    };
+}
+
+/// This machine's U-Boot has no place for device trees that are loaded.
+const FDT_MEMORY: (&str, &str) = ("bootward_fdt_memory=${fdt_addr_r}", "bootward_fdt_memory=0x43c00000");
+
 /// What the script does when something is not there, and with what it must not believe.
-pub const ENTRIES: [Trial; 7] = [
+pub const ENTRIES: [Trial; 10] = [
     Trial {
         title: "the first entry has no kernel: the second one boots, and nothing is rolled back",
         making: Making { name: "uboot-first-unloadable", damage: without!("kernel_image"), ..ON_TRIAL },
@@ -321,7 +339,46 @@ pub const ENTRIES: [Trial; 7] = [
             Entry(2),
             Up(ROLLED_BACK, 1),
             Off,
-            Stored(&["bootcount=3", "rollback=1"]),
+            Stored(&["bootcount=0", "rollback=1"]),
+        ],
+    },
+    Trial {
+        title: "the entry has a device tree of its own: the kernel gets it",
+        making: Making {
+            name: "uboot-device-tree",
+            damage: concat!(device_tree!(), "echo fdt_file=/boot/ostree/lab.dtb >>boot/loader/uEnv.txt"),
+            settings: &[FDT_MEMORY],
+            ..DEVICE
+        },
+        steps: &[Entry(1), Says("Machine model: bootward,in-test"), Up(NO_TROUBLE, 2), Off],
+    },
+    Trial {
+        title: "the second entry has a folder of device trees: the kernel gets the board's",
+        making: Making {
+            name: "uboot-device-trees",
+            state: Some("bootcount=0 bootlimit=2 rollback=1 upgrade_available=0"),
+            damage: concat!(device_tree!(), "echo fdtdir2=/boot/ostree >>boot/loader/uEnv.txt"),
+            settings: &[FDT_MEMORY, ("bootward_start=booti", "bootward_start=booti; setenv fdtfile lab.dtb")],
+            ..DEVICE
+        },
+        steps: &[Entry(2), Says("Machine model: bootward,in-test"), Up(ROLLED_BACK, 1), Off],
+    },
+    Trial {
+        title: "the second entry's arguments are long and odd: they reach the kernel as they are",
+        making: Making {
+            name: "uboot-arguments",
+            state: Some("bootcount=0 bootlimit=2 rollback=1 upgrade_available=0"),
+            damage: concat!(
+                "long=$(printf '%1200s' | tr ' ' p); ",
+                r#"sed -i "/^bootargs2=/s/\$/ lab.long=$long lab.a=\"x  y\" lab.b=\$foo;z lab.end=1/" boot/loader/uEnv.txt"#
+            ),
+            ..DEVICE
+        },
+        steps: &[
+            Entry(2),
+            Up(ROLLED_BACK, 1),
+            Answers("grep -c 'p lab.a=\"x  y\" lab.b=.foo;z lab.end=1' /proc/cmdline", "\n1"),
+            Off,
         ],
     },
     Trial {
@@ -345,28 +402,33 @@ pub const ENTRIES: [Trial; 7] = [
             Entry(2),
             Up(ROLLED_BACK, 1),
             Off,
-            Stored(&["bootcount=20", "bootlimit=3", "rollback=1"]),
+            Stored(&["bootcount=0", "bootlimit=3", "rollback=1"]),
         ],
     },
 ];
 
-/// The trials that both ways of counting must pass, with this one of them.
-pub fn shared(counting: Counting) -> Vec<Trial> {
+/// The trials that every U-Boot must pass, with this one.
+pub fn shared(uboot: Uboot) -> Vec<Trial> {
     let of = |trial: &Trial| {
-        let name = match counting {
-            Counting::Script => trial.making.name,
-            // Disks and transcripts of their own.
-            Counting::Native => Box::leak(format!("{}-native", trial.making.name).into_boxed_str()),
-        };
-        Trial { making: Making { counting, name, ..trial.making }, ..*trial }
+        // Disks and transcripts of their own. There are a few dozen names in all.
+        let name = Box::leak(format!("{}{}", trial.making.name, uboot.suffix()).into_boxed_str());
+        Trial { making: Making { uboot, name, ..trial.making }, ..*trial }
     };
     SHARED.iter().map(of).collect()
 }
 
+/// The same for a U-Boot of which only little is different: what fails, what works, and what is lost.
+pub fn some(uboot: Uboot) -> Vec<Trial> {
+    let few = [PANICS, WORKS, ERASED_AND_BAD].map(|trial| trial.making.name);
+    let mut all = shared(uboot);
+    all.retain(|trial| few.iter().any(|name| trial.making.name.starts_with(name)));
+    all
+}
+
 /// Every trial there is.
 pub fn all() -> Vec<Trial> {
-    let mut all = shared(Counting::Script);
-    all.extend(shared(Counting::Native));
+    let mut all: Vec<Trial> =
+        [Uboot::Stock, Uboot::Newer, Uboot::Saving, Uboot::Counting].into_iter().flat_map(shared).collect();
     all.extend(ENTRIES);
     all
 }
@@ -378,7 +440,7 @@ impl Trial {
     /// When anything else than the expected happens.
     pub fn play(&self, live: bool) -> Outcome<String> {
         let board = Making { live, ..self.making }.make()?;
-        let mut played = Played { board: &board, counting: self.making.counting, vm: None };
+        let mut played = Played::new(&board, self.making.uboot);
         for step in self.steps {
             played.step(step).map_err(|fault| Fault::new(format!("at {step:?}: {fault}")))?;
         }
@@ -386,15 +448,24 @@ impl Trial {
     }
 }
 
-/// A trial while it is played.
-struct Played<'a> {
+/// A device while its steps are played.
+pub struct Played<'a> {
     board: &'a Board,
-    counting: Counting,
+    uboot: Uboot,
     vm: Option<Vm>,
 }
 
-impl Played<'_> {
-    fn step(&mut self, step: &Step) -> Outcome<()> {
+impl<'a> Played<'a> {
+    /// One that is off.
+    pub fn new(board: &'a Board, uboot: Uboot) -> Self {
+        Played { board, uboot, vm: None }
+    }
+
+    /// Plays a step.
+    ///
+    /// # Errors
+    /// When anything else happens.
+    pub fn step(&mut self, step: &Step) -> Outcome<()> {
         match step {
             Off => self.switch_off(),
             Stored(wanted) => has(&self.board.stored()?, wanted),
@@ -404,18 +475,17 @@ impl Played<'_> {
     }
 
     fn console(&mut self, step: &Step) -> Outcome<()> {
-        let native = self.counting == Counting::Native;
         let vm = match &mut self.vm {
             Some(vm) => vm,
             none => none.insert(self.board.start()?),
         };
         match step {
             Counted(boot, limit) => {
-                let by = if native { "uboot" } else { "script" };
+                let by = self.uboot.counter();
                 vm.expect(&format!("boot.scr: trial, boot {boot} of {limit}, counted by {by}"), RESET)?;
             }
             GivesUp => {
-                if native {
+                if self.uboot == Uboot::Counting {
                     vm.expect(" exceeded. Using altbootcmd.", RESET)?;
                 }
                 vm.expect("boot.scr: the trial has failed, rolling back", RESET)?;
