@@ -59,11 +59,12 @@ size: ## both feature sets, both architectures, against tests/size-budget
 fuzz-short: ## a short run of every fuzz target
 	@BOOTWARD_FUZZ_SEED=1 tests/fuzz/run
 
-power: ## power cuts: one whole update, and part of its reorderings and tears
+power: ## power cuts: a whole update, part of the rest: reorderings, tears, boots cut again, failing calls
 	cargo test --test power
 
-power-all: ## power cuts: every update in every state; half an hour
+power-all: ## power cuts: every update in every state, boots cut again everywhere; an hour
 	cargo test --test power -- --class all all
+	cargo test --test power -- --kept --every 60 --again 1 one-first two-first one-update two-update
 
 vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture
