@@ -29,6 +29,8 @@ pub struct Sources<'a> {
     pub machine: Machine,
     /// When a deployment is not tried any more.
     pub limits: Limits,
+    /// Another kernel can be started from here.
+    pub kexec: bool,
     /// The platform says that the last boot ended because the power went.
     pub power_lost: bool,
 }
@@ -117,8 +119,7 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
             .collect(),
         listed: sysroot.deployments.iter().filter(|d| d.entry.is_some()).count(),
         named,
-        // Starting another kernel from here is not built yet.
-        kexec: false,
+        kexec: sources.kexec,
         loader: environment.writable && !second.loader_asked,
     };
     Observation { sysroot, facts, environment: environment.sentence, notes, power_lost: ended }

@@ -6,6 +6,7 @@
 mod act;
 mod cause;
 mod early;
+mod kexec;
 mod root;
 mod trust;
 mod watchdog;
@@ -48,6 +49,8 @@ struct Boot {
     diary: Diary,
     /// Why the last boot ended.
     cause: Cause,
+    /// Another kernel may be started from this one.
+    kexec: bool,
 }
 
 /// Boots the device. Never returns.
@@ -85,6 +88,7 @@ impl Boot {
             release: crate::sys::kernel_release(),
             diary: Diary::new(),
             cause: Cause::Unknown,
+            kexec: false,
         };
         info!("version {} for {}, kernel {}", env!("CARGO_PKG_VERSION"), Machine::native(), boot.release);
         boot.arm_watchdog(false);
@@ -92,6 +96,7 @@ impl Boot {
         crate::modules::load_all(Path::new(&modules), boot.config.modules.iter().map(|m| m.as_str()));
         // Its driver may have been one of the modules.
         boot.arm_watchdog(true);
+        boot.kexec = kexec::is_possible(&boot);
         boot.cause = Cause::of(&boot.command_line, boot.watchdog.as_ref());
         if let Some(sentence) = boot.cause.sentence() {
             warn!("{sentence}");
@@ -142,6 +147,12 @@ impl Boot {
             self.tell(&observation, &decision);
             if let Action::Boot { index, via } = decision.action {
                 let why = self.boot(&observation, &decision, index, via);
+                if via == Via::Kexec {
+                    // It may still boot by another way.
+                    warn!("{why}; going on without kexec");
+                    self.kexec = false;
+                    continue;
+                }
                 error!("deployment {index} does not boot: {why}");
                 failed.push((index, why));
                 continue;
@@ -160,12 +171,16 @@ impl Boot {
         }
     }
 
+    /// The boot directory, on the root or on its own partition.
+    fn boot_directory(&self) -> &'static str {
+        if self.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT }
+    }
+
     /// Stage 3.
     fn observe(&self) -> Observation {
-        let boot = if self.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT };
         observe(&Sources {
             sysroot: Path::new(SYSROOT),
-            boot: Path::new(boot),
+            boot: Path::new(self.boot_directory()),
             env_config: Some(Path::new(self.config.env.as_str())),
             env_remount: !self.config.firmware_device.is_empty(),
             command_line: &self.command_line,
@@ -177,6 +192,7 @@ impl Boot {
                 failures: self.config.ledger_failures,
                 window: self.config.ledger_window,
             },
+            kexec: self.kexec,
             power_lost: self.cause == Cause::Power,
         })
     }
@@ -222,12 +238,19 @@ impl Boot {
             self.diary.note(Kind::Skipped, deployment.id(), &why);
             return why;
         }
-        let kind = if via == Via::Loader { Kind::LoaderAsked } else { Kind::Attempt };
+        // Started by kexec, the attempt was recorded by the kernel before.
+        let again = via == Via::Direct && CommandLine::parse(&self.command_line).has(kexec::ARGUMENT);
+        let kind = match via {
+            Via::Loader => Kind::LoaderAsked,
+            Via::Direct if again && observation.facts.named == Some(index) => Kind::Note,
+            _ => Kind::Attempt,
+        };
         self.diary.note(kind, deployment.id(), &decision.to_string());
         self.diary.write(Path::new(SYSROOT));
         let why = match via {
             Via::Loader => act::ask_loader(self),
-            Via::Direct | Via::Kexec | Via::Mismatched => act::hand_over(self, deployment),
+            Via::Kexec => kexec::start(self, observation, deployment),
+            Via::Direct | Via::Mismatched => act::hand_over(self, deployment),
         };
         self.diary.note(Kind::Failed, deployment.id(), &why);
         why

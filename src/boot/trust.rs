@@ -11,7 +11,7 @@ use crate::ostree::verify::{Check, Fault, KeysFault, Level, keys, verify};
 use crate::sys::beneath::Beneath;
 use crate::sysroot::Deployment;
 
-use super::{BOOT, Boot, CONFIG, HEARTBEAT, SYSROOT};
+use super::{Boot, CONFIG, HEARTBEAT, SYSROOT};
 
 /// What helps where every deployment is refused for the same reason, which nothing at the console changes.
 const NEEDED: &str = "nothing boots until the initramfs is built again";
@@ -67,7 +67,7 @@ pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(),
         .map_err(|fault| format!("{fault}; {NEEDED} with the keys (bootward-initramfs --keys)"))?;
     let opened = |path: &str| Beneath::open(Path::new(path)).map_err(|e| format!("{path}: {}", e.desc()));
     let sysroot = opened(SYSROOT)?;
-    let boot_directory = opened(if boot.config.boot_device.is_empty() { "/sysroot/boot" } else { BOOT }).ok();
+    let boot_directory = opened(boot.boot_directory()).ok();
     let seconds = boot.config.verify_timeout;
     info!("verifying {} ({level})", deployment.name());
     let path = deployment.path();

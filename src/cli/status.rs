@@ -87,6 +87,7 @@ pub fn status(arguments: &[String]) -> ExitCode {
         release: "",
         machine: Machine::native(),
         limits: Limits::default(),
+        kexec: false,
         power_lost: false,
     });
     let second = observation.facts.state.rollback == Reading::Value(true);
@@ -130,6 +131,7 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
         release: options.value(RELEASE.name).unwrap_or(""),
         machine,
         limits: Limits { limit, ..Limits::default() },
+        kexec: false,
         power_lost: false,
     };
     let mut observation = observe(&sources);

@@ -5,6 +5,7 @@ pub mod btrfs;
 pub mod files;
 pub mod flags;
 pub mod freeze;
+pub mod kexec;
 pub mod lock;
 pub mod loop_device;
 pub mod medium;

@@ -27,6 +27,8 @@ pub struct Deployment {
     pub boot_link: Option<String>,
     /// Kernel, initramfs and device trees that its entry names.
     pub boot_files: BootFiles,
+    /// The kernel arguments of its entry.
+    pub options: Option<String>,
     /// The refspec of its origin.
     pub refspec: Option<String>,
     /// The releases of the kernels in its `usr/lib/modules`.

@@ -68,6 +68,7 @@ struct Wanted {
     file: String,
     title: Option<String>,
     target: String,
+    options: String,
     files: BootFiles,
 }
 
@@ -164,6 +165,7 @@ impl Sysroot {
             entry: Some(wanted.file),
             boot_link: Some(wanted.target),
             boot_files: wanted.files,
+            options: Some(wanted.options),
             findings,
             ..blank(stateroot, commit, serial)
         });
@@ -198,6 +200,7 @@ fn blank(stateroot: String, commit: String, deploy_serial: u32) -> Deployment {
         entry: None,
         boot_link: None,
         boot_files: BootFiles::default(),
+        options: None,
         refspec: None,
         releases: Vec::new(),
         kernel: Kernel::Running,
@@ -260,6 +263,7 @@ fn entries(boot: &Beneath, notes: &mut Vec<Note>) -> Vec<Wanted> {
                 file: name.clone(),
                 title: entry.title.map(str::to_string),
                 target: target.into(),
+                options: entry.options.unwrap_or_default().into(),
                 files: BootFiles {
                     linux: entry.linux.map(str::to_string),
                     initrds: entry::initrds(content).map(str::to_string).collect(),

@@ -18,5 +18,5 @@ mod sysroot;
 mod trial;
 mod verify;
 mod verify_cli;
-mod yocto;
 mod verify_trees;
+mod yocto;

@@ -106,6 +106,7 @@ impl Judge {
             release: "",
             machine: Machine::X86_64,
             limits: Limits::default(),
+            kexec: false,
             power_lost: false,
         });
         let Action::Boot { index, .. } = decide(&found.facts).action else {

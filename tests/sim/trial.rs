@@ -97,6 +97,7 @@ impl Device {
             release: "",
             machine: Machine::X86_64,
             limits: Limits::default(),
+            kexec: false,
             power_lost: false,
         });
         let Action::Boot { index, .. } = decide(&found.facts).action else { panic!("recovery with {line}") };
@@ -219,6 +220,7 @@ fn a_pulled_plug_is_not_blamed() {
             release: "",
             machine: Machine::X86_64,
             limits,
+            kexec: false,
             power_lost,
         });
         assert_eq!(found.power_lost.is_some(), power_lost);

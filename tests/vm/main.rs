@@ -77,6 +77,14 @@ fn all_play<S: Sync>(scenes: &[S], play: impl Fn(&S) -> (&str, lab::Outcome<Stri
 }
 
 #[test]
+fn another_kernel_is_started_by_kexec() {
+    match lab::kexec::play() {
+        Ok(happened) => println!("kexec: {happened}"),
+        Err(fault) => panic!("kexec: {fault}"),
+    }
+}
+
+#[test]
 fn every_broken_deployment_is_survived_and_explained() {
     all_play(&lab::breakages::DEPLOYMENTS, |scene| (scene.name, scene.play(false)));
 }

@@ -31,10 +31,22 @@ pub struct Kernel {
 /// # Errors
 /// When `tests/vm/setup` has not run.
 pub fn kernel(machine: Machine) -> Outcome<Kernel> {
-    let tree = prepared(match machine {
+    unpacked(match machine {
         Machine::Arm64 => "kernel-arm64",
         Machine::Amd64 => "kernel-amd64",
-    })?;
+    })
+}
+
+/// Another kernel for `Machine::Amd64`, an older one.
+///
+/// # Errors
+/// When `tests/vm/setup` has not run.
+pub fn older_kernel() -> Outcome<Kernel> {
+    unpacked("kernel-amd64-older")
+}
+
+fn unpacked(name: &str) -> Outcome<Kernel> {
+    let tree = prepared(name)?;
     let release = read(&tree.join("release"))?.trim().to_string();
     let image = tree.join("boot").join(format!("vmlinuz-{release}"));
     Ok(Kernel { tree, release, image })
@@ -110,11 +122,26 @@ pub fn initramfs_for(
     fw_env_config: &str,
     more: &[String],
 ) -> Outcome<PathBuf> {
+    initramfs_of(&kernel(machine)?, machine, name, modules, config, fw_env_config, more)
+}
+
+/// The same, for another kernel of the machine.
+///
+/// # Errors
+/// When it does not build.
+pub fn initramfs_of(
+    kernel: &Kernel,
+    machine: Machine,
+    name: &str,
+    modules: &[&str],
+    config: &str,
+    fw_env_config: &str,
+    more: &[String],
+) -> Outcome<PathBuf> {
     let arch = match machine {
         Machine::Arm64 => "aarch64",
         Machine::Amd64 => "x86_64",
     };
-    let kernel = kernel(machine)?;
     let binary = binary(machine)?;
     let dir = lab().join("initramfs");
     let (file, env) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.fw_env.config")));

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod fixture;
 pub mod guardian;
 pub mod hardware;
+pub mod kexec;
 pub mod keys;
 pub mod scenes;
 pub mod state_cuts;
