@@ -11,7 +11,8 @@ SRC_URI = "file://boot.cmd"
 
 S = "${UNPACKDIR}"
 
-inherit deploy
+# kernel-arch knows what mkimage calls the machine.
+inherit deploy kernel-arch
 
 INHIBIT_DEFAULT_DEPS = "1"
 PACKAGE_ARCH = "${MACHINE_ARCH}"
@@ -22,7 +23,7 @@ BOOTWARD_BOOT_SCRIPT ??= "boot.scr"
 do_configure[noexec] = "1"
 
 do_compile() {
-    mkimage -A ${UBOOT_ARCH} -T script -C none -n bootward -d ${UNPACKDIR}/boot.cmd ${B}/boot.scr
+    mkimage -A ${UBOOT_ARCH} -O linux -T script -C none -n bootward -d ${UNPACKDIR}/boot.cmd ${B}/boot.scr
 }
 
 do_install() {

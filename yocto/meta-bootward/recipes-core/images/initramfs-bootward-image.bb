@@ -19,6 +19,16 @@ PACKAGE_INSTALL = "\
 
 inherit core-image nopackages
 
+# Where the state is a file, it is on a partition that the OS has at /boot/firmware and the guardian at /firmware.
+ROOTFS_POSTPROCESS_COMMAND += "bootward_firmware_paths"
+
+bootward_firmware_paths[doc] = "Names the files of fw_env.config as the guardian has them"
+bootward_firmware_paths() {
+    if [ -f ${IMAGE_ROOTFS}${sysconfdir}/fw_env.config ]; then
+        sed -i -e 's,^\([[:space:]]*\)/boot/firmware/,\1/firmware/,' ${IMAGE_ROOTFS}${sysconfdir}/fw_env.config
+    fi
+}
+
 # Nothing that belongs to the root file system.
 IMAGE_FEATURES = ""
 IMAGE_LINGUAS = ""
