@@ -102,7 +102,7 @@ fn check() -> io::Result<bool> {
     }
     let first = chosen::stale(&chosen::outcomes(&prefixes)).map(|outcome| outcome.state.clone());
     let campaign = Campaign { systems: &both[..1], ..campaign };
-    good &= boots_survive(scenario, &campaign, first.as_slice(), 10)?;
+    good &= boots_survive(scenario, &campaign, first.as_slice(), 5)?;
     for (class, share) in [(Class::Reordered, 150), (Class::Torn, 150)] {
         let all = states::states(&recorded.recording.requests, class).len();
         good &= bootward_boots(scenario, class, &campaign.run(class, all / share)?);
