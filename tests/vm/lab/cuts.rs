@@ -198,16 +198,14 @@ pub fn rescue(live: bool) -> Outcome<String> {
         println!("\nThe same disk with bootward:\n");
     }
     let mut vm = state.machine(SCENE, System::Bootward, live)?.start()?;
-    let (version, decision) = comes_up(&mut vm, System::Bootward)?;
-    let said = vm.transcript();
-    if !said
-        .lines()
-        .any(|line| line.contains("bootward: ") && line.contains("leads nowhere; it was meant for"))
-    {
+    let version = comes_up(&mut vm, System::Bootward)?;
+    let mut said =
+        vm.transcript().lines().filter_map(|line| Some(line.split_once("bootward: ")?.1.to_string()));
+    let Some(note) = said.find(|said| said.contains("leads nowhere; it was meant for")) else {
         return Err(vm.failure("bootward does not say that ostree= leads nowhere"));
-    }
+    };
     vm.expect_end(ANSWER)?;
-    Ok(format!("ostree-prepare-root: dead, no root; bootward: version {version}, whole: {decision}"))
+    Ok(format!("ostree-prepare-root: dead, no root; bootward: version {version}, whole: {}", note.trim()))
 }
 
 /// The disk of the scene with bootward's initramfs, and the console left to whoever types.
@@ -253,7 +251,7 @@ fn agrees(state: &State, kind: &str, system: System) -> Outcome<String> {
         dies(&mut vm)?;
         return Ok("dead".into());
     }
-    let (version, _) = comes_up(&mut vm, system)?;
+    let version = comes_up(&mut vm, system)?;
     if version != expected {
         return Err(vm.failure(&format!("version {version} came up; {expected} in the power-cut laboratory")));
     }
@@ -268,14 +266,13 @@ fn dies(vm: &mut Vm) -> Outcome<()> {
     vm.expect_end(ANSWER)
 }
 
-/// A deployment comes up and finds its files whole. Its version, and bootward's reason.
-fn comes_up(vm: &mut Vm, system: System) -> Outcome<(String, String)> {
-    let decision = match system {
-        System::Bootward => vm.expect_line("bootward: decision: ", BOOT)?,
-        System::PrepareRoot => String::new(),
-    };
+/// A deployment comes up, by bootward's decision where it is there, and finds its files whole. Its version.
+fn comes_up(vm: &mut Vm, system: System) -> Outcome<String> {
+    if system == System::Bootward {
+        vm.expect("bootward: decision: ", BOOT)?;
+    }
     let up = vm.expect_line(UP, BOOT)?;
     let version = up.split(' ').next().unwrap_or_default().to_string();
     vm.expect(&format!("{WHOLE}{version} is as it was committed"), BOOT)?;
-    Ok((version, decision))
+    Ok(version)
 }
