@@ -159,7 +159,7 @@ fn save(config: &Path, edits: &[Edit<'_>]) -> Result<(), String> {
     let _lock = lock();
     let mut store = Store::open(config).map_err(|e| e.to_string())?;
     store.save(edits).map_err(|e| e.to_string())?;
-    if !store.is_redundant() {
+    if !store.survives_cuts() {
         log::warn!("the environment has a single copy: a power cut during such a write loses it");
     }
     Ok(())

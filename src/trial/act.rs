@@ -261,7 +261,7 @@ pub fn save(site: &Site, changes: &[(String, String)]) -> Result<(), String> {
     let Some(config) = site.env_config.as_deref().filter(|_| !changes.is_empty()) else { return Ok(()) };
     let _lock = crate::uboot::store::lock();
     let mut store = Store::open(config).map_err(|e| e.to_string())?;
-    if !store.is_redundant() {
+    if !store.survives_cuts() {
         warn!("the environment has a single copy: a power cut during this write loses it");
     }
     let edit = |(name, value): &'_ (String, String)| (name.clone().into_bytes(), value.clone().into_bytes());

@@ -19,6 +19,8 @@ use super::pair::{Choice, Copy, Scheme, Slot, choose};
 const LOCK: &str = "/var/lock/fw_printenv.lock";
 /// Where `fw_printenv` looks, and we too.
 pub const DEFAULT_CONFIG: &str = "/etc/fw_env.config";
+/// What every medium writes whole or not at all, in bytes.
+const SECTOR: usize = 512;
 /// A longer `fw_env.config` is refused, in bytes.
 const MAX_CONFIG: u64 = 16 << 10;
 
@@ -276,9 +278,10 @@ impl<M: Medium> Store<M> {
         }
     }
 
-    /// Whether there are two copies, so that a write survives a power cut.
-    pub fn is_redundant(&self) -> bool {
-        self.second.is_some()
+    /// Whether a write leaves the old or the new environment when the power is cut: there are two copies, or the only
+    /// one is no larger than a sector, which media write whole or not at all (the state of `uboot/boot.cmd`).
+    pub fn survives_cuts(&self) -> bool {
+        self.second.is_some() || self.size <= SECTOR
     }
 
     /// Whether [`Store::save`] may be tried; asks nothing of the medium.

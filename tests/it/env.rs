@@ -258,3 +258,16 @@ fn print_has_names_values_json_and_exit_codes() {
     assert_eq!(bootward(&["env", "set", "-c", &board.config(), "big", &big]).status.code(), Some(1));
     assert!(bootward(&["env", "--help"]).status.success());
 }
+
+#[test]
+fn only_a_copy_that_may_be_torn_is_warned_about() {
+    for (size, redundant, warned) in [(0x200, false, false), (0x400, false, true), (0x400, true, false)] {
+        let board = Board::new(size, redundant, START);
+        let set = bootward(&["env", "set", "-c", &board.config(), "rollback", "1"]);
+        let said = String::from_utf8_lossy(&set.stderr);
+        assert!(
+            set.status.success() && said.contains("single copy") == warned,
+            "{size:#x} {redundant}: {said}"
+        );
+    }
+}
