@@ -10,12 +10,12 @@
 bootward_boot="${devtype} ${devnum}:2"
 
 # The state: "env" is the U-Boot environment itself, "file" a file on a FAT partition (one sector, with a CRC).
-bootward_store=file
+bootward_store=env
 bootward_state="${devtype} ${devnum}:${distro_bootpart}"
 bootward_file=bootward.env
 
-# Who counts: "uboot" (CONFIG_BOOTCOUNT_LIMIT), "script", or "auto": U-Boot where it has set bootcount and has the
-# command of that name, else the script.
+# Who counts, with "env": "uboot" (CONFIG_BOOTCOUNT_LIMIT), "script", or "auto": U-Boot where it has set bootcount and has
+# the command of that name, else the script. With "file" it is the script.
 bootward_counter=auto
 
 # bootlimit where none is stored: boots that a trial may take. At most 98.
@@ -44,22 +44,21 @@ bootward_fdt_memory=${fdt_addr_r}
 # Only these are read from the state, and, in a file, written to it.
 bw_names="bootcount bootlimit rollback upgrade_available bootward_recovery"
 
-# U-Boot has counted before this script began. Without counting of its own it leaves bootcount as it was stored.
-if test "${bootward_counter}" = auto; then
-  bootward_counter=script
-  if test "${bootcount}" -gt 0; then
-    if bootcount print; then bootward_counter=uboot; fi
-  fi
-fi
-bw_counted="${bootcount}"
-
 if test "${bootward_store}" = file; then
-  # What the environment has of them is older than the file, or of no meaning here.
+  bootward_counter=script
+  # A count that U-Boot keeps elsewhere has no say then, and must not come to its limit.
+  if test "${bootcount}" -gt 0; then bootcount reset; fi
+  # What the environment has of them is older than the file, or of no meaning.
   for bw_name in ${bw_names}; do setenv ${bw_name}; done
   if load ${bootward_state} ${bootward_memory} ${bootward_file} 200; then
     env import -c ${bootward_memory} 200 ${bw_names} || echo "boot.scr: the state has a wrong CRC"
   fi
-  if test "${bootward_counter}" = uboot; then setenv bootcount "${bw_counted}"; fi
+elif test "${bootward_counter}" = auto; then
+  # U-Boot has counted before this script began. Without counting of its own it leaves bootcount as it was stored.
+  bootward_counter=script
+  if test "${bootcount}" -gt 0; then
+    if bootcount print; then bootward_counter=uboot; fi
+  fi
 fi
 
 bw_save=no
@@ -102,8 +101,6 @@ if test ${bw_trial} = yes; then
     setenv bw_digit
     bw_save=yes
   fi
-  # A file shows the count of U-Boot too, to those who read the file.
-  if test "${bootward_store}" = file; then bw_save=yes; fi
   echo "boot.scr: trial, boot ${bootcount} of ${bootlimit}, counted by ${bootward_counter}"
   if test "${bootlimit}" != 0; then
     if test ${bootcount} -gt ${bootlimit}; then

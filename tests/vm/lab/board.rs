@@ -58,7 +58,7 @@ pub enum Uboot {
     Newer,
     /// Debian's source with `uboot/env-redundant.config`. `boot.scr` counts, and saves the environment.
     Saving,
-    /// The same with `uboot/count-native.config`: U-Boot counts.
+    /// The same with `uboot/bootward.config`: U-Boot counts.
     Counting,
 }
 
@@ -276,8 +276,8 @@ impl Making {
         let mut script = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("uboot/boot.cmd"))?;
         let rescue = format!("bootward_args=\"console=ttyAMA0 root=LABEL={LABEL} rw panic=-1\"");
         let mut settings = self.settings.to_vec();
-        if self.uboot.is_environment() {
-            settings.push(("bootward_store=file", "bootward_store=env"));
+        if !self.uboot.is_environment() {
+            settings.push(("bootward_store=env", "bootward_store=file"));
         }
         if self.rescue {
             settings.push(("bootward_kernel=", "bootward_kernel=Image"));

@@ -9,9 +9,6 @@ use super::{Fault, Outcome};
 /// Seconds until a device that hangs was reset and is up again.
 const RESET: u64 = 90;
 
-/// What a system says once an update works. `bootward confirm` will say it.
-const CONFIRM: &str = "printf 'bootcount 0\\nupgrade_available 0\\nrollback 0\\n' | bootward env set -s -";
-
 /// One step. Those that look at the console switch the device on where it is off.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
@@ -33,7 +30,7 @@ pub enum Step {
     Types(&'static str),
     /// At the system's prompt: this command answers with this.
     Answers(&'static str, &'static str),
-    /// At the system's prompt: the update is confirmed.
+    /// At the system's prompt: the running system is confirmed.
     Confirms,
     /// At the system's prompt: `bootward env` has these variables.
     Sees(&'static [&'static str]),
@@ -85,7 +82,7 @@ const ROLLED_BACK: &str = "rollback=1: the bootloader gave up on the first deplo
 
 /// What a trial that fails has in common, whoever counts.
 const PANICS: Trial = Trial {
-    title: "an update whose init crashes is counted, given up and rolled back, by U-Boot and boot.scr",
+    title: "an update whose init crashes is counted, given up and rolled back by U-Boot and boot.scr, then removed",
     making: Making { name: "update-fails", damage: "echo panic >$new/usr/lib/lab-action", ..ON_TRIAL },
     steps: &[
         Counted(1, 2),
@@ -104,8 +101,43 @@ const PANICS: Trial = Trial {
         Says("rollback=1, the second entry comes first"),
         Entry(2),
         Up(ROLLED_BACK, 1),
+        Answers("bootward confirm", "removed: lab "),
+        Answers("cat /sysroot/ostree/bootward/rejected | grep -c .", "\n1"),
+        Restarts,
+        // What was the second entry is the only one.
+        Entry(1),
+        Up(NO_TROUBLE, 1),
+        Answers("ls -d /ostree/deploy/lab/deploy/*.0 | grep -c .", "\n1"),
         Off,
-        Stored(&["bootcount=0", "rollback=1", "upgrade_available=0"]),
+        Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
+    ],
+};
+
+/// The health checks that a product brings, one of which fails in version 2.
+const REJECTED: Trial = Trial {
+    title: "an update that fails its health check is rejected, rolled back and removed",
+    making: Making {
+        name: "uboot-rejected",
+        damage: "d=$new/usr/lib/bootward/check/required.d; mkdir -p $d; printf '#!/bin/sh\nexit 1\n' >$d/fails; chmod 755 $d/fails",
+        ..ON_TRIAL
+    },
+    steps: &[
+        Counted(1, 2),
+        Entry(1),
+        Up(NO_TROUBLE, 2),
+        Answers("bootward check --confirm --reject; echo checked-$?", "checked-1"),
+        Sees(&["rollback=1"]),
+        Restarts,
+        Says("rollback=1, the second entry comes first"),
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        Answers("bootward check --confirm --reject; echo checked-$?", "checked-0"),
+        Restarts,
+        Entry(1),
+        Up(NO_TROUBLE, 1),
+        Answers("ls -d /ostree/deploy/lab/deploy/*.0 | grep -c .", "\n1"),
+        Off,
+        Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
     ],
 };
 
@@ -239,7 +271,8 @@ const BOTH_BROKEN: Trial = Trial {
 };
 
 /// The trials that every U-Boot must pass.
-const SHARED: [Trial; 7] = [PANICS, HANGS, WORKS, TARGET_BROKEN, ERASED, ERASED_AND_BAD, BOTH_BROKEN];
+const SHARED: [Trial; 8] =
+    [PANICS, HANGS, WORKS, REJECTED, TARGET_BROKEN, ERASED, ERASED_AND_BAD, BOTH_BROKEN];
 
 /// Removes the kernel that this variable of `uEnv.txt` names.
 macro_rules! without {
@@ -500,7 +533,7 @@ impl<'a> Played<'a> {
             }
             Types(line) => vm.type_line(line)?,
             Answers(command, answer) => drop(answers(vm, command, answer)?),
-            Confirms => drop(answers(vm, &format!("{CONFIRM} && echo confirmed-$((1+1))"), "confirmed-2")?),
+            Confirms => drop(answers(vm, "bootward confirm && echo confirmed-$((1+1))", "confirmed-2")?),
             Sees(wanted) => {
                 return has(&answers(vm, "bootward env print; echo env-$((1+1))", "env-2")?, wanted);
             }
