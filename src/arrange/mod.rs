@@ -6,6 +6,7 @@
 //!   plan      the steps to another list of deployments, as a value that can be printed
 //!   carry     carrying a plan out, over any storage::Files
 //!   survey    reading the layout from a disk, of the std ring
+//!   kernels   its part that looks at kernels
 //! ```
 //!
 //! The new configuration is made beside the old one, synced, read back, and then swapped in by one rename; the
@@ -18,6 +19,8 @@
 //! dies of the two together (tests/power). The first four are of the alloc ring.
 
 pub mod carry;
+#[cfg(not(target_os = "none"))]
+mod kernels;
 pub mod layout;
 pub mod plan;
 #[cfg(not(target_os = "none"))]

@@ -44,3 +44,22 @@ impl Watchdog {
         let _ = self.device.write(b"\0");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The magic character 'V' before a close is how a watchdog is disarmed: it is never written, and the descriptor
+    /// outlives an exec, so that the device stays armed whatever comes after us.
+    #[test]
+    fn nothing_disarms_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut watchdog = Watchdog::arm(file.path(), 30).unwrap();
+        let flags = fcntl(&watchdog.device, FcntlArg::F_GETFD).unwrap();
+        assert!(!FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+        watchdog.feed();
+        watchdog.feed();
+        drop(watchdog);
+        assert_eq!(std::fs::read(file.path()).unwrap(), [0, 0]);
+    }
+}

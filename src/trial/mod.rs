@@ -3,7 +3,9 @@
 //! ```text
 //!   settle    what a verb does, from plain facts (pure)
 //!   rejected  commits that failed here and are not to be installed again (format)
-//!   act       gathers the facts, carries it out in an order that a power cut cannot spoil, of the std ring
+//!   facts     gathers what there is (this and what follows is of the std ring)
+//!   prepare   what is going to be done, as a value
+//!   act       does it, in an order that a power cut cannot spoil
 //! ```
 //!
 //! The order is: the verdicts (ledger, rejected commits), then the deployments, then the bootloader's variables in one
@@ -14,5 +16,9 @@
 
 #[cfg(not(target_os = "none"))]
 pub mod act;
+#[cfg(not(target_os = "none"))]
+mod facts;
+#[cfg(not(target_os = "none"))]
+mod prepare;
 pub mod rejected;
 pub mod settle;
