@@ -182,13 +182,17 @@ impl Environment {
             store.load().map(|l| (l, remount || writable && store.is_writable()))
         });
         match loaded {
-            Ok((loaded, writable)) => Environment {
-                state: boot_state(&loaded),
-                recovery: recovery_requested(&loaded),
-                writable: writable && loaded.image().is_some(),
-                sentence: loaded.condition.to_string(),
-                odd: loaded.condition != Condition::Good,
-            },
+            Ok((loaded, writable)) => {
+                // Told before it is needed: a bootloader that cannot be told goes on counting, or never rolls back.
+                let refused = if writable { "" } else { "; it cannot be written, unlock its device" };
+                Environment {
+                    state: boot_state(&loaded),
+                    recovery: recovery_requested(&loaded),
+                    writable: writable && loaded.image().is_some(),
+                    sentence: format!("{}{refused}", loaded.condition),
+                    odd: loaded.condition != Condition::Good || !writable,
+                }
+            }
             Err(e) => {
                 let corrupt = Reading::Corrupt;
                 Environment {

@@ -1,5 +1,5 @@
-//! What nix does not have of linux/fs.h: the immutable flag of a directory, which libostree sets on every deployment, and
-//! the exchange of two names.
+//! What nix does not have of linux/fs.h: the immutable flag of a directory, which libostree sets on every deployment, the
+//! exchange of two names, and whether a block device is set read-only.
 #![expect(unsafe_code, reason = "ioctls, and a system call that nix has for glibc only")]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,6 +24,21 @@ nix::ioctl_write_ptr!(
     2,
     c_long
 );
+
+nix::ioctl_read_bad!(
+    /// `BLKROGET`.
+    blkroget,
+    nix::request_code_none!(0x12, 94),
+    libc::c_int
+);
+
+/// Whether a block device is set read-only (`force_ro` of an eMMC's boot partition): it opens for writing all the same.
+/// What is no block device is not.
+pub fn is_read_only(device: impl AsFd) -> bool {
+    let mut set = 0;
+    // SAFETY: the kernel writes one int, which is there; the descriptor is open for the call.
+    unsafe { blkroget(device.as_fd().as_raw_fd(), &mut set) }.is_ok() && set != 0
+}
 
 /// Takes the immutable flag off, where the filesystem knows of it.
 ///

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::policy::{BootState, Reading};
 use crate::storage::Medium;
+use crate::sys::flags::is_read_only;
 use crate::sys::medium::{FileMedium, MediumError};
 
 use super::config::{Config, ConfigError, Place};
@@ -235,6 +236,7 @@ impl Resolved {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         }
         let both = write.then(|| OpenOptions::new().read(true).write(true).open(&path).ok()).flatten();
+        let both = both.filter(|file| !is_read_only(file));
         let writable = both.is_some();
         let mut file = match both {
             Some(file) => file,

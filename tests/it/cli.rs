@@ -245,3 +245,25 @@ fn a_ledger_cut_short_is_completed() {
         assert_eq!(seen, kept.chain(["7".to_string()]).collect::<Vec<_>>(), "cut at {length}");
     }
 }
+
+/// A read-only loop device stands for a locked eMMC boot partition.
+#[test]
+fn an_environment_that_cannot_be_written_is_told() {
+    let fixture = Fixture::new();
+    let directory = tempfile::tempdir().unwrap();
+    let config = environment(directory.path(), PAIR);
+    let (_, report) = decide(&fixture, &["--env-config", &config]);
+    assert!(!report["notes"].to_string().contains("cannot be written"), "{report}");
+    let image = directory.path().join("env");
+    let out = Command::new("losetup").args(["-r", "-f", "--show"]).arg(&image).output().unwrap();
+    if !out.status.success() {
+        let allowed = std::env::var_os("BOOTWARD_WITHOUT_LOOP").is_some();
+        assert!(allowed, "no loop device: {}", String::from_utf8_lossy(&out.stderr));
+        return;
+    }
+    let device = text(&out).trim().to_string();
+    std::fs::write(&config, format!("{device} 0x0 0x1000\n{device} 0x1000 0x1000\n")).unwrap();
+    let (code, report) = decide(&fixture, &["--env-config", &config]);
+    assert!(Command::new("losetup").args(["-d", &device]).status().unwrap().success());
+    assert!(code == 0 && report["notes"].to_string().contains("cannot be written"), "{report}");
+}
