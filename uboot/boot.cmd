@@ -145,11 +145,18 @@ bw_second="kernel_image2 ramdisk_image2 fdt_file2 fdtdir2 bootdir2 bootargs2"
 
 for bw_entry in ${bw_order}; do
   for bw_name in ${bw_first} ${bw_second}; do setenv ${bw_name}; done
-  if load ${bootward_boot} ${bootward_memory} /boot/loader/uEnv.txt; then
+  # One of the folders is what the link leads to, if the link itself is lost.
+  bw_size=0
+  for bw_loader in loader loader.0 loader.1; do
+    if test ${bw_size} = 0; then
+      if load ${bootward_boot} ${bootward_memory} /boot/${bw_loader}/uEnv.txt; then bw_size=${filesize}; fi
+    fi
+  done
+  if test ${bw_size} != 0; then
     if test ${bw_entry} = 1; then
-      env import -t ${bootward_memory} ${filesize} ${bw_first}
+      env import -t ${bootward_memory} ${bw_size} ${bw_first}
     else
-      env import -t ${bootward_memory} ${filesize} ${bw_second}
+      env import -t ${bootward_memory} ${bw_size} ${bw_second}
     fi
   fi
   if test ${bw_entry} = 2; then

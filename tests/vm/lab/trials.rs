@@ -297,7 +297,7 @@ macro_rules! device_tree {
 const FDT_MEMORY: (&str, &str) = ("bootward_fdt_memory=${fdt_addr_r}", "bootward_fdt_memory=0x43c00000");
 
 /// What the script does when something is not there, and with what it must not believe.
-pub const ENTRIES: [Trial; 10] = [
+pub const ENTRIES: [Trial; 11] = [
     Trial {
         title: "the first entry has no kernel: the second one boots, and nothing is rolled back",
         making: Making { name: "uboot-first-unloadable", damage: without!("kernel_image"), ..ON_TRIAL },
@@ -346,6 +346,11 @@ pub const ENTRIES: [Trial; 10] = [
             Up("no trouble, and it is the first bootable one in boot order", 2),
             Off,
         ],
+    },
+    Trial {
+        title: "the link to the folder of uEnv.txt is gone: the folder is there, and its first entry boots",
+        making: Making { name: "uboot-loader-gone", damage: "rm boot/loader", ..DEVICE },
+        steps: &[Entry(1), Up(NO_TROUBLE, 2), Off],
     },
     Trial {
         title: "uEnv.txt sets variables that are none of its business: they are not taken",
