@@ -13,6 +13,7 @@ use bootward::observe::{Sources, observe};
 use bootward::policy::{Action, decide};
 use bootward::sysroot::Machine;
 use bootward::trial::act::{Site, Verb, act, prepare, record_change, record_verdicts, save};
+use bootward::trial::rejected;
 use bootward::uboot::env::Edit;
 use bootward::uboot::store::Store;
 
@@ -141,6 +142,10 @@ fn settles(device: &Device, failed: &str, good: &str, name: &str) {
         act(&device.site(&running), &Verb::Confirm, false).unwrap_or_else(|e| panic!("{name}: {e}"));
         if running == good && device.variable("rollback") == "0" && device.order().first() == Some(&running) {
             assert!(!device.order().contains(&failed.to_string()), "{name}");
+            // Whatever was cut, nobody installs it again.
+            let list = fs::read(device.root().join(rejected::PATH)).unwrap_or_default();
+            let all: Vec<String> = rejected::parse(&list).into_iter().map(|r| r.commit).collect();
+            assert!(all.iter().any(|commit| failed.contains(commit)), "{name}: {all:?}");
             return;
         }
     }
