@@ -119,6 +119,11 @@ fn ostree_goes_on_from_what_we_wrote() {
             assert_eq!(status.matches("demo ").count(), order.len(), "{name}: {status}");
             ostree(&["fsck", &format!("--repo={at}/ostree/repo")]);
             assert_eq!(layout(&made.root).faults, [""; 0], "{name}");
+            // The link in use and what it leads to; the three others are gone.
+            let names = fs::read_dir(made.root.join("ostree")).unwrap();
+            let links =
+                names.filter(|n| n.as_ref().unwrap().file_name().to_string_lossy().starts_with("boot."));
+            assert_eq!(links.count(), 2, "{name}, {order:?}");
         }
         let tree = made.beside("next");
         make_tree(&tree, &style, "9");
