@@ -2,15 +2,17 @@
 //!
 //! As PID 1 of the initramfs it observes the boot state, decides which deployment to boot, records the
 //! attempt, prepares the root as libostree would, and hands over to the real init. The boot reads top to
-//! bottom in [`boot`]; everything it needs is in one of three rings:
+//! bottom in [`boot`]. In the OS, [`health`] checks it, [`trial`] confirms it or takes it back, and [`arrange`] writes
+//! down which deployments boot from then on. Everything they need is in one of three rings:
 //!
 //! ```text
 //!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
-//!            │          cli      recovery  health::check                  sys: the kernel
-//!   alloc    │   mounts::plan  mounts::settings  keyfile  modules  ostree::commit  ostree::sign
-//!            │   health::plan  health::verdict
+//!            │          cli ──> trial::act  health::run  recovery       sys: the kernel
+//!            │                    │
+//!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
+//!            │   keyfile  modules  ostree::commit  ostree::sign
 //!            │
-//!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
+//!   core   policy  ledger  uboot  cmdline  config  block  storage  sysroot::entry  recovery::menu
 //! ```
 //!
 //! A module that needs the kernel for part of its work has its pure half in an inner ring and the other half
