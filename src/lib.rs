@@ -10,9 +10,9 @@
 //!            │          cli ──> trial::act  health::run  recovery       sys: the kernel
 //!            │                    │
 //!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
-//!            │   keyfile  modules  ostree::commit  ostree::sign
+//!            │   keyfile  modules  storage  ostree::commit  ostree::sign
 //!            │
-//!   core   policy  ledger  uboot  cmdline  config  block  storage  sysroot::entry  recovery::menu
+//!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
 //!
 //! A module that needs the kernel for part of its work has its pure half in an inner ring and the other half
