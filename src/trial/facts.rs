@@ -171,7 +171,8 @@ pub(super) fn standing(site: &Site, layout: &Layout, past: &Past, environment: &
         init: None,
     };
     let found = Sysroot::read(&look).unwrap_or_default();
-    let booted = site.booted_index.or_else(|| layout.entries.iter().position(|e| e.booted));
+    let named = site.booted_index.map(|index| (index < layout.entries.len()).then_some(index));
+    let booted = named.unwrap_or_else(|| layout.entries.iter().position(|e| e.booted));
     let ours = booted.and_then(|b| layout.entries.get(b)).map(|e| e.stateroot.as_str());
     let known = layout.entries.iter().map(|entry| {
         let same = |d: &&Deployment| {

@@ -113,7 +113,7 @@ impl Sweep<'_> {
     ) -> io::Result<Point> {
         let layout = self.recorded.recording.layout;
         let image = place.dir.join("faults.img");
-        let new = self.scenario.before + 1;
+        let new = self.scenario.after;
         let mut point = Point { came_through: true, failures: Vec::new() };
         let mut failed = |what: String| {
             point.failures.push(format!(

@@ -45,12 +45,15 @@ pub struct Scenario {
     pub without_syncs: bool,
     /// It is bootward's own operation: the bootloader must find a kernel at every moment, too.
     pub ours: bool,
+    /// The version that boots when it is done.
+    pub after: u32,
 }
 
 const fn update(name: &'static str, title: &'static str, layout: Layout, before: u32) -> Scenario {
     let operation = Scenario::update;
     let libostree = Libostree::Bookworm;
-    Scenario { name, title, layout, operation, libostree, before, without_syncs: false, ours: false }
+    let after = before + 1;
+    Scenario { name, title, layout, operation, libostree, before, without_syncs: false, ours: false, after }
 }
 
 const fn own(
@@ -58,8 +61,9 @@ const fn own(
     title: &'static str,
     layout: Layout,
     operation: fn(&Scenario, &Path) -> Vec<Command>,
+    after: u32,
 ) -> Scenario {
-    Scenario { operation, ours: true, ..update(name, title, layout, 2) }
+    Scenario { operation, ours: true, after, ..update(name, title, layout, 2) }
 }
 
 const TRIXIE_ONE: &str = "as one-update, by libostree 2025.2";
@@ -76,10 +80,10 @@ pub const SCENARIOS: [Scenario; 12] = [
     Scenario { libostree: Libostree::Trixie, ..update("one-update-trixie", TRIXIE_ONE, ONE, 2) },
     Scenario { libostree: Libostree::Trixie, ..update("two-update-trixie", TRIXIE_TWO, TWO, 2) },
     Scenario { without_syncs: true, ..update("two-update-without-syncs", WITHOUT_SYNCS, TWO, 2) },
-    own("one-confirm", "bootward confirm after a rollback, /boot on the root", ONE, Scenario::confirm),
-    own("two-confirm", "bootward confirm after a rollback, /boot of its own", TWO, Scenario::confirm),
-    own("two-changes", "bootward rollback, then undeploy, in one boot", TWO, Scenario::changes),
-    own("two-repair", "bootward repair, without any boot link", TWO, Scenario::repair),
+    own("one-confirm", "bootward confirm after a rollback, /boot on the root", ONE, Scenario::confirm, 1),
+    own("two-confirm", "bootward confirm after a rollback, /boot of its own", TWO, Scenario::confirm, 1),
+    own("two-changes", "bootward rollback, then undeploy, in one boot", TWO, Scenario::changes, 1),
+    own("two-repair", "bootward repair, without any boot link", TWO, Scenario::repair, 2),
 ];
 
 /// A recording with the trees that its deployments are made of.
@@ -215,8 +219,6 @@ impl Scenario {
 
     /// What bootward's own operations begin with: a rollback in the environment, which is in two files on the root.
     fn prepare_own(&self, sysroot: &Path) -> io::Result<()> {
-        let config = |copy: &str| format!("{} 0 0x1000\n", sysroot.join(copy).display());
-        fs::write(sysroot.join("fw_env.config"), config("env.a") + &config("env.b"))?;
         fs::write(self.dir().join("env.txt"), "rollback=1\nbootcount=4\nbootlimit=3\nupgrade_available=0\n")?;
         for copy in ["env.a", "env.b"] {
             let mut make = Command::new("mkenvimage");
@@ -234,13 +236,19 @@ impl Scenario {
     fn bootward(&self, sysroot: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(super::binary().expect("the device binary builds"));
         command.args(arguments).arg("--sysroot").arg(sysroot);
-        command.arg("--env-config").arg(sysroot.join("fw_env.config"));
+        // Beside the mount point: the disk is mounted elsewhere each time.
+        let config = sysroot.with_extension("fw_env.config");
+        let copy = |copy: &str| format!("{} 0 0x1000\n", sysroot.join(copy).display());
+        fs::write(&config, copy("env.a") + &copy("env.b")).expect("there is room beside the disk");
+        command.arg("--env-config").arg(config);
         command
     }
 
     /// The newest version failed, the one before it runs.
     fn confirm(&self, sysroot: &Path) -> Vec<Command> {
-        vec![self.bootward(sysroot, &["confirm", "--booted", "1"])]
+        // The last one in boot order, whether the failed one is still there or not.
+        let entries = fs::read_dir(sysroot.join("boot/loader/entries")).map_or(0, Iterator::count);
+        vec![self.bootward(sysroot, &["confirm", "--booted", &entries.saturating_sub(1).to_string()])]
     }
 
     fn changes(&self, sysroot: &Path) -> Vec<Command> {
