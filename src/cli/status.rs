@@ -168,8 +168,7 @@ impl Place {
 
 /// The deployment that is running, by what the initramfs left in `/run/ostree-booted`.
 pub(super) fn booted(sysroot: &Sysroot) -> Option<usize> {
-    let file = std::fs::read("/run/ostree-booted").ok()?;
-    sysroot.with_identity(Booted::from_bytes(&file).device_inode?)
+    sysroot.with_identity(Booted::read(Path::new("/"))?.device_inode?)
 }
 
 #[derive(Serialize)]

@@ -141,7 +141,7 @@ fn kind(path: &Path) -> Kind {
 
 /// The booted deployment, by what the initramfs left in `run/ostree-booted`.
 pub fn booted(root: &Path, sysroot: &Path) -> Option<DeploymentId> {
-    let identity = Booted::from_bytes(&fs::read(root.join("run/ostree-booted")).ok()?).device_inode?;
+    let identity = Booted::read(root)?.device_inode?;
     let boot: PathBuf = sysroot.join("boot");
     let look = Look { sysroot, boot: &boot, release: "", machine: Machine::native(), init: None };
     let found = Sysroot::read(&look).ok()?;

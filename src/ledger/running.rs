@@ -4,9 +4,9 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use crate::sys::medium::MediumError;
+use crate::sys::mount::own_namespace;
 
 use super::{Record, file};
 
@@ -36,8 +36,7 @@ fn once(sysroot: &Path, records: &mut [Record]) -> Result<(), MediumError> {
 /// Leaves the mount namespace that the process has, for this thread only, and makes the mount writable in its own.
 fn writable_here(sysroot: &Path) -> nix::Result<()> {
     const NONE: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    own_namespace()?;
     // Of the mount only, not of the file system below it, which others use.
     mount(NONE, sysroot, NONE, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, NONE)
 }

@@ -32,6 +32,16 @@ pub struct Booted {
 }
 
 impl Booted {
+    /// What the initramfs left of the running deployment below this root; `None` where nothing that can be read is there.
+    #[cfg(not(target_os = "none"))]
+    pub fn read(root: &std::path::Path) -> Option<Self> {
+        use std::io::Read;
+        let file = std::fs::File::open(root.join("run/ostree-booted")).ok()?;
+        let mut content = Vec::new();
+        file.take(MAX_SIZE as u64 + 1).read_to_end(&mut content).ok()?;
+        Some(Booted::from_bytes(&content))
+    }
+
     /// The file's content.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut dictionary = Dictionary::default();

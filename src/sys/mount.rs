@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// A detached copy of the mount at `path` and of those on it. It goes away when it is closed, and across exec.
@@ -125,6 +126,15 @@ pub fn remount(path: &Path, flags: MsFlags) -> nix::Result<()> {
     mount(None::<&str>, path, None::<&str>, MsFlags::MS_REMOUNT | kept, None::<&str>)
 }
 
+/// Gives the calling thread mounts of its own: what it changes from here on nobody else sees.
+///
+/// # Errors
+/// As unshare(2) and mount(2).
+pub fn own_namespace() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+}
+
 /// Makes read-only places writable for this process alone, in a mount namespace of its own, as libostree does with
 /// `/sysroot` (`_ostree_sysroot_ensure_writable`). What is writable already is left alone.
 ///
@@ -138,10 +148,7 @@ pub fn make_writable<'a>(places: &[&'a Path]) -> Result<(), (&'a Path, Errno)> {
             continue;
         }
         if !own {
-            // SAFETY: no memory is involved; the process has one thread, and only its own mounts change.
-            Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map_err(|e| (*place, e))?;
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| (*place, e))?;
+            own_namespace().map_err(|e| (*place, e))?;
             own = true;
         }
         // A read-only bind mount of a writable filesystem, or the filesystem itself.

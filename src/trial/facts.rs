@@ -42,13 +42,13 @@ impl Site {
         let sysroot = image.unwrap_or(Path::new("/sysroot"));
         // A system that does not mount its boot directory has it on the physical root.
         let own = image.is_none() && Path::new("/boot/loader").exists();
-        let booted = std::fs::read("/run/ostree-booted").ok().filter(|_| image.is_none());
+        let booted = Booted::read(Path::new("/")).filter(|_| image.is_none());
         let options = std::fs::read_to_string("/proc/cmdline").ok().filter(|_| image.is_none());
         Site {
             sysroot: sysroot.into(),
             boot: if own { "/boot".into() } else { sysroot.join("boot") },
             env_config: image.is_none().then(|| DEFAULT_CONFIG.into()),
-            booted: booted.and_then(|file| Booted::from_bytes(&file).device_inode),
+            booted: booted.and_then(|b| b.device_inode),
             booted_index: None,
             options: options.map(|o| o.trim().into()),
         }

@@ -7,6 +7,7 @@ use crate::arrange::layout::Entry;
 use crate::arrange::plan::{self, Plan, Step};
 use crate::ledger::{DeploymentId, Kind};
 use crate::storage::{At, Volume};
+use crate::sys::beneath::Beneath;
 use crate::sys::time;
 
 use super::act::Error;
@@ -151,7 +152,8 @@ fn marks(
     standing: &Standing,
     settlement: &Settlement,
 ) -> Vec<Step> {
-    let old = std::fs::read(site.sysroot.join(rejected::PATH)).unwrap_or_default();
+    let old = Beneath::open(&site.sysroot).and_then(|tree| tree.read(rejected::PATH, rejected::SIZE_MAX));
+    let old = old.unwrap_or_default();
     let mut text = String::from_utf8_lossy(&old).into_owned();
     for entry in settlement.bad.iter().filter_map(|i| layout.entries.get(*i)) {
         text = rejected::with(rejected::parse(text.as_bytes()), &entry.commit, time::wall(), verb.reason());

@@ -7,7 +7,7 @@ use std::process::Command;
 
 pub fn ostree(args: &[&str]) -> String {
     let mut command = Command::new("ostree");
-    command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments,no-xattrs").env("OSTREE_BOOTID", "test");
+    command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments").env("OSTREE_BOOTID", "test");
     let out = command.args(args).output().expect("the ostree command is needed for this test");
     assert!(out.status.success(), "ostree {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()

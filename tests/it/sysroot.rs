@@ -8,19 +8,11 @@ use std::process::Command;
 use bootward::policy::Kernel;
 use bootward::sysroot::{Look, Machine, Named, Sysroot};
 
-use crate::fixture::program;
+use crate::fixture::{ostree, program};
 
 pub struct Fixture {
     _keep: Option<tempfile::TempDir>,
     pub root: PathBuf,
-}
-
-fn ostree(args: &[&str]) -> String {
-    let mut command = Command::new("ostree");
-    command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments").env("OSTREE_BOOTID", "test");
-    let out = command.args(args).output().expect("the ostree command is needed for this test");
-    assert!(out.status.success(), "ostree {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
 }
 
 impl Fixture {
