@@ -147,10 +147,9 @@ impl Boot {
             self.tell(&observation, &decision);
             if let Action::Boot { index, via } = decision.action {
                 let why = self.boot(&observation, &decision, index, via);
-                if via == Via::Kexec {
+                if via == Via::Kexec && !self.kexec {
                     // It may still boot by another way.
                     warn!("{why}; going on without kexec");
-                    self.kexec = false;
                     continue;
                 }
                 error!("deployment {index} does not boot: {why}");
@@ -249,7 +248,11 @@ impl Boot {
         self.diary.write(Path::new(SYSROOT));
         let why = match via {
             Via::Loader => act::ask_loader(self),
-            Via::Kexec => kexec::start(self, observation, deployment),
+            Via::Kexec => {
+                let why = kexec::start(self, observation, deployment);
+                self.kexec = false;
+                why
+            }
             Via::Direct | Via::Mismatched => act::hand_over(self, deployment),
         };
         self.diary.note(Kind::Failed, deployment.id(), &why);
