@@ -1,12 +1,14 @@
 //! The seams between what we keep on disk and the disk.
 //!
 //! The U-Boot environment and the boot ledger are both a handful of fixed places on a medium of bytes: [`Medium`].
-//! A change of the deployments is a sequence of operations on files: [`Files`]. The logic is written against these two;
-//! the device puts a disk behind them, the tests one that loses power at every byte and after every operation.
+//! A change of the deployments is a sequence of operations on files: [`Files`]; one that brings objects or a new
+//! deployment needs their owners, attributes and contents besides: [`Trees`]. The logic is written against these; the device puts a disk behind them, the tests one that loses power at every byte and after every operation.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+
+use crate::ostree::tree::Meta;
 
 /// A durable medium of a fixed length, addressed by byte.
 pub trait Medium {
@@ -216,4 +218,102 @@ pub trait Files {
     /// # Errors
     /// When the medium did not promise that.
     fn freeze(&mut self, volume: Volume) -> Result<bool, Self::Error>;
+}
+
+/// Free room on a filesystem.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes that may be written.
+    pub bytes: u64,
+    /// Files that may be made; `None` where the filesystem has no such limit.
+    pub files: Option<u64>,
+}
+
+/// What objects and deployments need besides: contents of any length, owners, modes, extended attributes, second names.
+///
+/// What these make is durable after the next [`Files::sync`] and not before.
+pub trait Trees: Files {
+    /// A new file that is being written.
+    type Draft;
+    /// An open file that is being read.
+    type Source;
+
+    /// Starts a file; until it is sealed it belongs to us and nobody else may read it.
+    ///
+    /// # Errors
+    /// When something is there already, or the medium refuses.
+    fn draft(&mut self, at: &At) -> Result<Self::Draft, Self::Error>;
+
+    /// Opens a file that an earlier draft left, to go on at its end; the second value is its length.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn resume(&mut self, at: &At) -> Result<(Self::Draft, u64), Self::Error>;
+
+    /// Writes at the end of a draft.
+    ///
+    /// # Errors
+    /// As write(2).
+    fn append(&mut self, draft: &mut Self::Draft, data: &[u8]) -> Result<(), Self::Error>;
+
+    /// Ends a draft: owner, extended attributes, permissions, and a time of change of 0, which libostree gives all objects
+    /// (`OSTREE_TIMESTAMP`). The type in the mode is not looked at.
+    ///
+    /// # Errors
+    /// When the filesystem refuses one of them.
+    fn seal(&mut self, draft: Self::Draft, meta: &Meta) -> Result<(), Self::Error>;
+
+    /// Makes a symbolic link with an owner and extended attributes.
+    ///
+    /// # Errors
+    /// As [`Files::symlink`].
+    fn symlink_with(&mut self, at: &At, text: &str, meta: &Meta) -> Result<(), Self::Error>;
+
+    /// Gives a directory its owner, extended attributes, permissions, and a time of change of 0: after all that is in it was
+    /// made. Attributes that it has and `meta` has not are removed where the filesystem lets go of them.
+    ///
+    /// # Errors
+    /// When the filesystem refuses one of them.
+    fn dress(&mut self, at: &At, meta: &Meta) -> Result<(), Self::Error>;
+
+    /// Owner, type, permissions and extended attributes of what is there, links not followed; attributes sorted by name.
+    ///
+    /// # Errors
+    /// When nothing is there.
+    fn meta(&mut self, at: &At) -> Result<Meta, Self::Error>;
+
+    /// Makes a second name for a file or a symbolic link, and never a copy.
+    ///
+    /// # Errors
+    /// As link(2).
+    fn hard_link(&mut self, from: &At, to: &At) -> Result<(), Self::Error>;
+
+    /// Opens a regular file; the second value is its length.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn open(&mut self, at: &At) -> Result<(Self::Source, u64), Self::Error>;
+
+    /// Reads into the buffer from an offset, and says how much: less than there is room for at the end only.
+    ///
+    /// # Errors
+    /// As pread(2).
+    fn read_at(
+        &mut self,
+        source: &mut Self::Source,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Self::Error>;
+
+    /// Sets the immutable flag of a directory, where the filesystem has one.
+    ///
+    /// # Errors
+    /// When it has and refuses.
+    fn lock(&mut self, at: &At) -> Result<(), Self::Error>;
+
+    /// The room that is left for us.
+    ///
+    /// # Errors
+    /// As statvfs(3).
+    fn room(&mut self, volume: Volume) -> Result<Room, Self::Error>;
 }

@@ -61,7 +61,7 @@ impl fmt::Debug for Checksum {
 }
 
 /// What an object is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     /// A commit.
     Commit,
@@ -71,6 +71,11 @@ pub enum Kind {
     DirTree,
     /// Owner, mode and extended attributes of a directory.
     DirMeta,
+    /// A file or symbolic link as a repository of mode `bare` or `bare-user` has it. Its name is the checksum of its
+    /// header and content ([`super::tree::Meta::file_header`]).
+    File,
+    /// The same, compressed, as one of mode `archive` has it.
+    Archived,
 }
 
 impl Kind {
@@ -81,15 +86,22 @@ impl Kind {
             Kind::CommitMeta => "commitmeta",
             Kind::DirTree => "dirtree",
             Kind::DirMeta => "dirmeta",
+            Kind::File => "file",
+            Kind::Archived => "filez",
         }
     }
 }
 
 /// The path of an object, relative to the sysroot.
 pub fn path(checksum: &Checksum, kind: Kind) -> String {
+    format!("ostree/repo/{}", place(checksum, kind))
+}
+
+/// The path of an object, relative to the repository.
+pub fn place(checksum: &Checksum, kind: Kind) -> String {
     let name = format!("{checksum}");
     let (directory, file) = name.split_at_checked(2).unwrap_or_default();
-    format!("ostree/repo/objects/{directory}/{file}.{}", kind.extension())
+    format!("objects/{directory}/{file}.{}", kind.extension())
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Disk {
     }
 
     /// The directory that something is in, and its name there.
-    fn above<'a>(&self, at: &'a At) -> nix::Result<(OwnedFd, &'a str)> {
+    pub(super) fn above<'a>(&self, at: &'a At) -> nix::Result<(OwnedFd, &'a str)> {
         let (above, name) = at.path.rsplit_once('/').unwrap_or(("", &at.path));
         Ok((self.volume(at.volume).resolve(above, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name))
     }
@@ -89,7 +89,7 @@ impl Disk {
         Ok(file)
     }
 
-    fn new_file(&self, at: &At, mode: u32) -> nix::Result<File> {
+    pub(super) fn new_file(&self, at: &At, mode: u32) -> nix::Result<File> {
         let (above, name) = self.above(at)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&above, name, flags, Mode::from_bits_truncate(mode))?;
@@ -98,7 +98,7 @@ impl Disk {
         Ok(File::from(fd))
     }
 
-    fn directory(&self, volume: Volume, path: &str) -> nix::Result<OwnedFd> {
+    pub(super) fn directory(&self, volume: Volume, path: &str) -> nix::Result<OwnedFd> {
         self.volume(volume).resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
@@ -118,7 +118,7 @@ impl Disk {
     }
 }
 
-fn failed(call: &'static str, at: &At) -> impl FnOnce(Errno) -> FilesError {
+pub(super) fn failed(call: &'static str, at: &At) -> impl FnOnce(Errno) -> FilesError {
     move |errno| FilesError { call, at: at.to_string(), errno }
 }
 

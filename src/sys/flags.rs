@@ -2,7 +2,7 @@
 //! exchange of two names, and whether a block device is set read-only.
 #![expect(unsafe_code, reason = "ioctls, and a system call that nix has for glibc only")]
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
@@ -45,7 +45,18 @@ pub fn is_read_only(device: impl AsFd) -> bool {
 /// # Errors
 /// When it stays.
 pub fn make_mutable(directory: impl AsFd) -> nix::Result<()> {
-    let fd = directory.as_fd().as_raw_fd();
+    set_immutable(directory.as_fd().as_raw_fd(), false)
+}
+
+/// Sets the immutable flag, where the filesystem knows of it.
+///
+/// # Errors
+/// When it cannot be set.
+pub fn make_immutable(directory: impl AsFd) -> nix::Result<()> {
+    set_immutable(directory.as_fd().as_raw_fd(), true)
+}
+
+fn set_immutable(fd: RawFd, set: bool) -> nix::Result<()> {
     let mut flags: c_long = 0;
     // SAFETY: the kernel writes an int into the long that is there; the descriptor is open for the call.
     match unsafe { getflags(fd, &mut flags) } {
@@ -53,12 +64,16 @@ pub fn make_mutable(directory: impl AsFd) -> nix::Result<()> {
         Err(errno) => return Err(errno),
         Ok(_) => {}
     }
-    if flags & IMMUTABLE == 0 {
+    let wanted = if set { flags | IMMUTABLE } else { flags & !IMMUTABLE };
+    if flags == wanted {
         return Ok(());
     }
-    flags &= !IMMUTABLE;
     // SAFETY: as above; the kernel reads an int of it.
-    unsafe { setflags(fd, &flags) }.map(|_| ())
+    match unsafe { setflags(fd, &wanted) } {
+        // Flags that can be read and not set.
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP) if set => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 /// Exchanges two names (`RENAME_EXCHANGE` of renameat2(2)).

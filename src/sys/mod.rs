@@ -14,6 +14,7 @@ pub mod process;
 pub mod rehearse;
 pub mod time;
 pub mod tree;
+pub mod trees;
 #[cfg(bootward_own_std)]
 mod unwind;
 pub mod verity;

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::dir::Dir;
@@ -123,20 +123,26 @@ impl Directory {
     /// # Errors
     /// As listxattr(2) and getxattr(2). `/proc` must be mounted: there is no call that takes a directory and a name.
     pub fn attributes_of(&self, name: &CStr) -> Result<Attributes, Errno> {
-        let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
-        path.extend(name.to_bytes());
-        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        read(
-            // SAFETY: the path ends with NUL, and the buffer is writable for its length.
-            &mut |buffer| unsafe {
-                libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-            },
-            // SAFETY: as above; so does the name.
-            &mut |name, buffer| unsafe {
-                libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-            },
-        )
+        attributes_at(self.fd.as_fd(), name)
     }
+}
+
+/// The extended attributes of a link or a device in a directory, sorted by name.
+///
+/// # Errors
+/// As listxattr(2) and getxattr(2). `/proc` must be mounted: there is no call that takes a directory and a name.
+pub fn attributes_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes, Errno> {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend(name.to_bytes());
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    read(
+        // SAFETY: the path ends with NUL, and the buffer is writable for its length.
+        &mut |buffer| unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) },
+        // SAFETY: as above; so does the name.
+        &mut |name, buffer| unsafe {
+            libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+        },
+    )
 }
 
 /// The extended attributes of an open file, sorted by name.
