@@ -140,7 +140,9 @@ impl Trees for Disk {
         let told = self.directory(volume, "").and_then(|fd| fstatvfs(&fd));
         let stat = told.map_err(|errno| FilesError { call: "measure", at: format!("{volume:?}"), errno })?;
         let files = (stat.files() != 0).then(|| stat.files_available());
-        Ok(Room { bytes: stat.blocks_available().saturating_mul(stat.fragment_size() as u64), files })
+        #[allow(clippy::unnecessary_cast, reason = "of 32 bits where the machine is")]
+        let unit = stat.fragment_size() as u64;
+        Ok(Room { bytes: stat.blocks_available().saturating_mul(unit), files })
     }
 }
 
