@@ -5,6 +5,7 @@
 //!   object    checksums, and where an object is in a repository
 //!   commit    a commit: its metadata, its parent, the root of its tree
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
+//!   content   what a file object of an archive repository begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
 //!   read      objects and keys as files, of the std ring
 //!   verify    is a deployment what its commit says?
@@ -16,6 +17,8 @@
 //! Formats: src/libostree/ostree-core.h and ostree-core.c of libostree v2026.4, docs/repo.md.
 
 pub mod commit;
+#[cfg(feature = "recovery")]
+pub mod content;
 pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;

@@ -12,12 +12,18 @@ use super::variant::{self, Array, BYTES, Member, U32};
 
 /// The longest name in a directory, in bytes (`NAME_MAX`).
 pub const NAME_MAX: usize = 255;
+/// More extended attributes than this on one file or directory are not taken.
+pub const ATTRIBUTES_MAX: usize = 64;
 /// The bits of a mode that say what a file is.
 pub const TYPE_BITS: u32 = 0o170_000;
 /// A directory.
 pub const DIRECTORY: u32 = 0o040_000;
+/// A regular file.
+pub const REGULAR: u32 = 0o100_000;
+/// A symbolic link.
+pub const SYMLINK: u32 = 0o120_000;
 /// Everything that a mode may have besides.
-const PERMISSION_BITS: u32 = 0o7777;
+pub const PERMISSION_BITS: u32 = 0o7777;
 
 /// Why bytes are no object of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +40,8 @@ pub enum TreeError {
     Checksum,
     /// The mode is not that of a directory.
     Mode(u32),
-    /// The name of an extended attribute is empty, not ended, or out of order.
+    /// The name of an extended attribute is empty, not ended, or out of order, or there are more than
+    /// [`ATTRIBUTES_MAX`].
     Attribute,
 }
 
@@ -153,18 +160,19 @@ impl Meta {
         if mode & !PERMISSION_BITS != DIRECTORY {
             return Err(TreeError::Mode(mode));
         }
-        let mut attributes: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for pair in variant::array(list, 1).ok_or(TreeError::Form)? {
-            let pair = pair.ok_or(TreeError::Form)?;
-            let [name, value] = variant::tuple(pair, &[BYTES, BYTES]).ok_or(TreeError::Form)?;
-            let Some((0, name)) = name.split_last() else { return Err(TreeError::Attribute) };
-            let after = attributes.last().is_none_or(|(last, _)| last.as_slice() < name);
-            if name.is_empty() || name.contains(&0) || !after {
-                return Err(TreeError::Attribute);
-            }
-            attributes.push((name.into(), value.into()));
-        }
+        let attributes = attributes(list)?;
         Ok(Meta { uid, gid, mode, attributes })
+    }
+
+    /// The bytes of a dirmeta object, `(uuua(ayay))`; in a repository of mode `bare-user` those of a file's
+    /// `user.ostreemeta` as well.
+    pub fn serialize(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(64);
+        for number in [self.uid, self.gid, self.mode] {
+            data.extend(number.to_be_bytes());
+        }
+        data.extend(self.attribute_list());
+        data
     }
 
     /// The bytes that a file's checksum begins with: the header with its length in front. `target` is that of a
@@ -203,6 +211,22 @@ impl Meta {
         variant::close(&mut list, &ends);
         list
     }
+}
+
+/// Reads and checks an `a(ayay)` of extended attributes.
+pub(super) fn attributes(list: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TreeError> {
+    let mut attributes: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for pair in variant::array(list, 1).ok_or(TreeError::Form)? {
+        let pair = pair.ok_or(TreeError::Form)?;
+        let [name, value] = variant::tuple(pair, &[BYTES, BYTES]).ok_or(TreeError::Form)?;
+        let Some((0, name)) = name.split_last() else { return Err(TreeError::Attribute) };
+        let after = attributes.last().is_none_or(|(last, _)| last.as_slice() < name);
+        if name.is_empty() || name.contains(&0) || !after || attributes.len() == ATTRIBUTES_MAX {
+            return Err(TreeError::Attribute);
+        }
+        attributes.push((name.into(), value.into()));
+    }
+    Ok(attributes)
 }
 
 #[cfg(test)]
@@ -265,6 +289,7 @@ mod tests {
         let read = meta(0o040_755, &[(b"user.a\0", b"1"), (b"user.b\0", b"")]).unwrap();
         assert_eq!((read.uid, read.gid, read.mode), (0, 5, 0o040_755));
         assert_eq!(read.attributes[1], (b"user.b".to_vec(), Vec::new()));
+        assert_eq!(Meta::parse(&read.serialize()), Ok(read));
         for mode in [0o100_644, 0o755, 0o120_777, 0o1_040_755] {
             assert_eq!(meta(mode, &[]), Err(TreeError::Mode(mode)));
         }

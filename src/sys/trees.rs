@@ -28,6 +28,8 @@ type Result<T> = std::result::Result<T, FilesError>;
 
 /// What libostree sets as the time of change of whatever it makes of an object.
 const NO_TIME: TimeSpec = TimeSpec::new(0, 0);
+/// The time of the last access stays now: earlier than the change, it would be written anew at every read.
+const ACCESS: TimeSpec = TimeSpec::UTIME_OMIT;
 const PERMISSIONS: u32 = 0o7777;
 
 impl Trees for Disk {
@@ -56,7 +58,7 @@ impl Trees for Disk {
         let sealed = fchown(&draft, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
             .and_then(|()| set_attributes(draft.as_raw_fd(), &meta.attributes))
             .and_then(|()| fchmod(&draft, permissions(meta)))
-            .and_then(|()| futimens(&draft, &NO_TIME, &NO_TIME));
+            .and_then(|()| futimens(&draft, &ACCESS, &NO_TIME));
         sealed.map_err(|errno| plain("set owner, mode and attributes of a file", errno))
     }
 
@@ -66,7 +68,7 @@ impl Trees for Disk {
             let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
             fchownat(&above, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             set_link_attributes(above.as_raw_fd(), name, &meta.attributes)?;
-            utimensat(&above, name, &NO_TIME, &NO_TIME, UtimensatFlags::NoFollowSymlink)
+            utimensat(&above, name, &ACCESS, &NO_TIME, UtimensatFlags::NoFollowSymlink)
         });
         made.map_err(failed("make link", at))
     }
@@ -81,7 +83,7 @@ impl Trees for Disk {
             }
             set_attributes(directory.as_raw_fd(), &meta.attributes)?;
             fchmodat(&directory, ".", permissions(meta), FchmodatFlags::FollowSymlink)?;
-            futimens(&directory, &NO_TIME, &NO_TIME)
+            futimens(&directory, &ACCESS, &NO_TIME)
         });
         done.map_err(failed("set owner, mode and attributes of", at))
     }
