@@ -40,7 +40,11 @@ pub mod modules;
 pub mod mounts;
 pub mod ostree;
 pub mod policy;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod pull;
 pub mod recovery;
+#[cfg(feature = "recovery")]
+pub mod repo;
 pub mod storage;
 pub mod sysroot;
 pub mod trial;

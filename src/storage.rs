@@ -311,6 +311,9 @@ pub trait Trees: Files {
     /// When it has and refuses.
     fn lock(&mut self, at: &At) -> Result<(), Self::Error>;
 
+    /// The owner and group that new files get.
+    fn owner(&self) -> (u32, u32);
+
     /// The room that is left for us.
     ///
     /// # Errors

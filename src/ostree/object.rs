@@ -90,6 +90,13 @@ impl Kind {
             Kind::Archived => "filez",
         }
     }
+
+    /// The kind with this extension.
+    pub fn of_extension(extension: &str) -> Option<Self> {
+        let kinds =
+            [Kind::Commit, Kind::CommitMeta, Kind::DirTree, Kind::DirMeta, Kind::File, Kind::Archived];
+        kinds.into_iter().find(|kind| kind.extension() == extension)
+    }
 }
 
 /// The path of an object, relative to the sysroot.

@@ -151,15 +151,26 @@ impl Meta {
     /// # Errors
     /// When anything about it is not as it must be.
     pub fn parse(data: &[u8]) -> Result<Self, TreeError> {
+        let meta = Meta::parse_any(data)?;
+        if meta.mode & !PERMISSION_BITS != DIRECTORY {
+            return Err(TreeError::Mode(meta.mode));
+        }
+        Ok(meta)
+    }
+
+    /// Reads and checks the `user.ostreemeta` of a file, which is a dirmeta object with another mode.
+    pub fn parse_file(data: &[u8]) -> Option<Self> {
+        let meta = Meta::parse_any(data).ok()?;
+        matches!(meta.mode & !PERMISSION_BITS, REGULAR | SYMLINK).then_some(meta)
+    }
+
+    fn parse_any(data: &[u8]) -> Result<Self, TreeError> {
         if data.len() > OBJECT_MAX {
             return Err(TreeError::TooLong(data.len()));
         }
         let [uid, gid, mode, list] = variant::tuple(data, &[U32, U32, U32, BYTES]).ok_or(TreeError::Form)?;
         let number = |bytes| variant::u32_be(bytes).ok_or(TreeError::Form);
         let (uid, gid, mode) = (number(uid)?, number(gid)?, number(mode)?);
-        if mode & !PERMISSION_BITS != DIRECTORY {
-            return Err(TreeError::Mode(mode));
-        }
         let attributes = attributes(list)?;
         Ok(Meta { uid, gid, mode, attributes })
     }

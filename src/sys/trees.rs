@@ -138,6 +138,10 @@ impl Trees for Disk {
         super::flags::make_immutable(&directory).map_err(failed("make immutable", at))
     }
 
+    fn owner(&self) -> (u32, u32) {
+        (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+    }
+
     fn room(&mut self, volume: Volume) -> Result<Room> {
         let told = self.directory(volume, "").and_then(|fd| fstatvfs(&fd));
         let stat = told.map_err(|errno| FilesError { call: "measure", at: format!("{volume:?}"), errno })?;

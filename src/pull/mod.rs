@@ -1,0 +1,3 @@
+//! Fetching a commit.
+pub mod incoming;
+pub mod walk;
