@@ -33,6 +33,8 @@ pub mod arrange;
 pub mod block;
 pub mod cmdline;
 pub mod config;
+#[cfg(feature = "recovery")]
+pub mod fetch;
 pub mod health;
 pub mod keyfile;
 pub mod ledger;
