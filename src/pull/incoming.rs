@@ -86,6 +86,14 @@ impl<D> Incoming<D> {
         Incoming { name, state: State::Prefix, head: Vec::new(), free }
     }
 
+    /// Bytes of its content, once its header is here; 0 of a link.
+    pub fn size(&self) -> u64 {
+        match &self.state {
+            State::Content(content) => content.draft.size(),
+            _ => 0,
+        }
+    }
+
     /// Takes the bytes that came next.
     ///
     /// # Errors

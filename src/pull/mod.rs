@@ -1,3 +1,201 @@
-//! Fetching a commit.
+//! A commit from a server, or from a stick, into the device's repository.
+//!
+//! ```text
+//!   head      which commit a ref names; the commit itself, its signatures, and whether it is let in
+//!   walk      which objects it needs (pure)
+//!   work      a worker asks for them over one channel, many at a time ──> incoming ──> repo::store
+//!   session   what the workers share: what is needed, what is aside, how far it is
+//! ```
+//!
+//! Nothing is believed: a commit by its signature, every other object by its checksum. Objects that the repository has are
+//! not fetched again; whatever ended a pull, the next one goes on with every object that was whole, and in the middle of a
+//! large one. The commit has a mark in `state/` until all of its objects have their places; only then the ref is set.
+//!
+//! `walk` and `incoming` are of the alloc ring by nature, the rest needs threads and a clock.
+
+mod error;
+mod head;
 pub mod incoming;
+mod session;
 pub mod walk;
+mod work;
+
+use std::time::Duration;
+
+use crate::arrange::{Step, carry};
+use crate::fetch::{Backoff, Transport};
+use crate::ostree::object::{Checksum, Kind};
+use crate::ostree::sign::VerifiedCommit;
+use crate::repo::store::{self, Store};
+use crate::repo::{Mode, REPO, refs};
+use crate::storage::{At, Trees, Volume};
+
+pub use error::Error;
+pub use head::{Judge, Wanted, head};
+
+use session::Session;
+use walk::Walk;
+use work::Worker;
+
+/// The stack of a worker, in bytes.
+const STACK: usize = 256 * 1024;
+/// How often whoever waits is told.
+const TELL: Duration = Duration::from_millis(200);
+
+/// How to pull.
+pub struct Options {
+    /// Channels to the server, each with a thread of its own; 0 works in the caller's thread.
+    pub channels: usize,
+    /// After so many objects aside, they get their places; 512 at most.
+    pub aside: usize,
+    /// Failures in a row, of all workers together, after which the pull gives up.
+    pub tries: u32,
+    /// How long to wait after a failure.
+    pub backoff: Backoff,
+    /// Random numbers for that.
+    pub random: fn() -> u32,
+    /// Objects that are here are read and checked, and fetched again when damaged.
+    pub check: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            channels: 4,
+            aside: usize::MAX,
+            tries: 20,
+            backoff: Backoff::default(),
+            random,
+            check: false,
+        }
+    }
+}
+
+fn random() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    // Keys that std draws from the kernel.
+    std::hash::RandomState::new().build_hasher().finish() as u32
+}
+
+/// How far a pull is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Objects that are here, those that were before included.
+    pub objects: u64,
+    /// Objects that the commit has, as far as known.
+    pub known: u64,
+    /// Whether `known` is all of them.
+    pub whole: bool,
+    /// Objects that came.
+    pub fetched: u64,
+    /// Bytes of bodies that came.
+    pub bytes: u64,
+}
+
+/// Opens the device's files; each worker has its own.
+pub type Opener<'a, F> = &'a (dyn Fn() -> Result<F, <F as crate::storage::Files>::Error> + Sync);
+
+/// Brings the objects of a commit that was let in, and then sets the ref.
+///
+/// # Errors
+/// See [`Error`]. What came stays for the next time.
+pub fn pull<T: Transport, F: Trees>(
+    transport: &T,
+    open: Opener<'_, F>,
+    mode: Mode,
+    commit: &VerifiedCommit,
+    metadata: Option<&[u8]>,
+    wanted: &Wanted,
+    options: &Options,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Progress, Error<F::Error>>
+where
+    F::Error: Send,
+{
+    let files = |e| Error::Store(store::Error::Files(e));
+    let mut store = Store::new(open().map_err(files)?, mode, 0);
+    store.prepare().map_err(Error::Store)?;
+    let name = commit.commit().checksum();
+    let adopted = store.adopt().map_err(Error::Store)?;
+    let partial = At::root(format!("{REPO}/state/{name}.commitpartial"));
+    let complete = store.has(&name, Kind::Commit).map_err(Error::Store)?
+        && store.files().node(&partial).map_err(files)?.is_none();
+    // Before the commit has its name, whoever looks must know that it is not whole.
+    if !complete {
+        steps(&mut store, &[Step::Write(partial.clone(), String::new()), Step::Sync(Volume::Root)])?;
+    }
+    let mut first = Vec::new();
+    if let Some(metadata) = metadata {
+        store.put(&name, Kind::CommitMeta, metadata).map_err(Error::Store)?;
+        first.push((name, Kind::CommitMeta));
+    }
+    store.put(&name, Kind::Commit, commit.commit().bytes()).map_err(Error::Store)?;
+    first.push((name, Kind::Commit));
+    store.publish(&first).map_err(Error::Store)?;
+    let mut progress = Progress { whole: true, ..Progress::default() };
+    if !complete || options.check {
+        let room = store.files().room(Volume::Root).map_err(files)?;
+        let session = Session::new(options, Walk::new(commit.commit()), adopted.parts, room);
+        session.measured(room)?;
+        store = objects(&session, transport, open, store, tell)?;
+        progress = session.progress();
+        store.publish(&session.rest()).map_err(Error::Store)?;
+        store.files().sync(Volume::Root).map_err(files)?;
+        steps(&mut store, &[Step::Remove(partial)])?;
+    }
+    if let Some(reference) = &wanted.reference {
+        steps(&mut store, &refs::set(wanted.remote.as_deref(), reference, &name))?;
+    }
+    tell(&progress);
+    Ok(progress)
+}
+
+fn steps<F: Trees>(store: &mut Store<F>, steps: &[Step]) -> Result<(), Error<F::Error>> {
+    carry::steps(store.files(), steps, false).map(drop).map_err(|e| Error::Step(e.to_string()))
+}
+
+fn objects<T: Transport, F: Trees>(
+    session: &Session<'_, F::Error>,
+    transport: &T,
+    open: Opener<'_, F>,
+    store: Store<F>,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Store<F>, Error<F::Error>>
+where
+    F::Error: Send,
+{
+    let mode = store.mode();
+    let store = if session.options.channels == 0 {
+        let mut worker = Worker::new(session, transport, store);
+        worker.run();
+        worker.into_store()
+    } else {
+        std::thread::scope(|scope| {
+            for number in 1..=session.options.channels {
+                let work = move || match open() {
+                    Ok(files) => Worker::new(session, transport, Store::new(files, mode, number)).run(),
+                    Err(e) => session.stop(Error::Store(store::Error::Files(e))),
+                };
+                let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+                if let Err(e) = thread
+                    && number == 1
+                {
+                    session.stop(Error::Thread(format!("no thread can be started: {e}")));
+                }
+            }
+            while !session.watch(TELL) {
+                tell(&session.progress());
+            }
+        });
+        store
+    };
+    match session.error() {
+        Some(error) => Err(error),
+        None => Ok(store),
+    }
+}
+
+/// A commit on the server, as text for people.
+pub fn short(commit: &Checksum) -> String {
+    commit.to_string().chars().take(12).collect()
+}

@@ -102,6 +102,11 @@ impl<D> Draft<D> {
         self.name
     }
 
+    /// Bytes that it is to have.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Bytes that are still to come.
     pub fn missing(&self) -> u64 {
         self.size.saturating_sub(self.written)
@@ -126,6 +131,11 @@ impl<F: Trees> Store<F> {
     /// What is below it.
     pub fn files(&mut self) -> &mut F {
         &mut self.files
+    }
+
+    /// How it keeps objects.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// What is below it, to keep.

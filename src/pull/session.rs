@@ -1,0 +1,214 @@
+//! What the workers of a pull share: what is needed, what is aside, how far it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::ostree::object::{Checksum, Kind};
+use crate::storage::Room;
+
+use super::walk::{Walk, Want};
+use super::{Error, Options, Progress};
+
+/// So many objects aside, or bytes, or so long: then they get their places, and a power cut costs none of them.
+const ASIDE_OBJECTS: usize = 512;
+const ASIDE_BYTES: u64 = 16 << 20;
+const ASIDE_TIME: Duration = Duration::from_secs(5);
+/// Bytes that stay free on the device.
+const RESERVE: u64 = 8 << 20;
+/// Files that can still be made on the device, at least.
+const RESERVE_FILES: u64 = 64;
+
+pub(super) struct Session<'a, E> {
+    pub(super) options: &'a Options,
+    shared: Mutex<Shared<E>>,
+    changed: Condvar,
+}
+
+struct Shared<E> {
+    walk: Walk,
+    aside: Vec<(Checksum, Kind)>,
+    aside_bytes: u64,
+    since: Instant,
+    parts: BTreeMap<Checksum, u64>,
+    /// Objects that came damaged once.
+    damaged: BTreeSet<Checksum>,
+    free: u64,
+    failures: u32,
+    progress: Progress,
+    error: Option<Error<E>>,
+}
+
+/// What there is to do for a worker.
+pub(super) enum Next {
+    /// This object.
+    Want(Want),
+    /// Nothing yet: a directory that is under way may name something.
+    Later,
+    /// Nothing any more.
+    Done,
+}
+
+impl<'a, E> Session<'a, E> {
+    pub(super) fn new(options: &'a Options, walk: Walk, parts: Vec<(Checksum, u64)>, room: Room) -> Self {
+        let shared = Shared {
+            walk,
+            aside: Vec::new(),
+            aside_bytes: 0,
+            since: Instant::now(),
+            parts: parts.into_iter().collect(),
+            damaged: BTreeSet::new(),
+            free: room.bytes.saturating_sub(RESERVE),
+            failures: 0,
+            progress: Progress::default(),
+            error: None,
+        };
+        Session { options, shared: Mutex::new(shared), changed: Condvar::new() }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared<E>> {
+        // A panic ends the process, so that nothing is ever left half done.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next(&self) -> Next {
+        let mut shared = self.shared();
+        if shared.error.is_some() {
+            return Next::Done;
+        }
+        match shared.walk.next_want() {
+            Some(want) => Next::Want(want),
+            None if shared.walk.is_done() => Next::Done,
+            None => Next::Later,
+        }
+    }
+
+    /// Waits until something changed, or for a short while.
+    pub(super) fn wait(&self) {
+        let shared = self.shared();
+        if shared.error.is_none() && !shared.walk.is_done() {
+            let _ = self.changed.wait_timeout(shared, Duration::from_millis(200));
+        }
+    }
+
+    /// Waits for a time, or until the pull has ended.
+    pub(super) fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut shared = self.shared();
+        while shared.error.is_none() && !shared.walk.is_done() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            shared = self.changed.wait_timeout(shared, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(super) fn give_back(&self, want: Want) {
+        self.shared().walk.give_back(want);
+        self.changed.notify_one();
+    }
+
+    /// An object is in the repository, or aside; of metadata the bytes.
+    pub(super) fn arrived(&self, want: &Want, data: &[u8]) -> Result<(), Error<E>> {
+        let mut shared = self.shared();
+        shared.failures = 0;
+        shared.progress.objects += 1;
+        shared.walk.arrived(want, data).map_err(Error::Walk)?;
+        shared.progress.known = shared.walk.known() as u64;
+        shared.progress.whole = !shared.walk.is_open();
+        drop(shared);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// An object was written aside; what is to get its place now, if it is time.
+    pub(super) fn aside(&self, want: &Want, bytes: u64) -> Option<Vec<(Checksum, Kind)>> {
+        let mut shared = self.shared();
+        shared.aside.push((want.name, want.kind));
+        shared.aside_bytes += bytes;
+        shared.free = shared.free.saturating_sub(bytes);
+        shared.progress.fetched += 1;
+        let due = shared.aside.len() >= self.options.aside.min(ASIDE_OBJECTS)
+            || shared.aside_bytes >= ASIDE_BYTES
+            || shared.since.elapsed() >= ASIDE_TIME;
+        due.then(|| shared.take())
+    }
+
+    /// Everything that is aside.
+    pub(super) fn rest(&self) -> Vec<(Checksum, Kind)> {
+        self.shared().take()
+    }
+
+    /// What is free on the device, measured anew.
+    pub(super) fn measured(&self, room: Room) -> Result<(), Error<E>> {
+        self.shared().free = room.bytes.saturating_sub(RESERVE);
+        if room.files.is_some_and(|files| files < RESERVE_FILES) { Err(Error::NoFiles) } else { Ok(()) }
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        self.shared().free
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.shared().progress.bytes += bytes as u64;
+    }
+
+    /// Bytes of an object that are here from an earlier try.
+    pub(super) fn part(&self, name: &Checksum) -> Option<u64> {
+        self.shared().parts.get(name).copied().filter(|length| *length > 0)
+    }
+
+    pub(super) fn set_part(&self, name: &Checksum, length: Option<u64>) {
+        let mut shared = self.shared();
+        match length {
+            Some(length) => shared.parts.insert(*name, length),
+            None => shared.parts.remove(name),
+        };
+    }
+
+    /// Whether this object came damaged for the first time.
+    pub(super) fn first_damage(&self, name: &Checksum) -> bool {
+        self.shared().damaged.insert(*name)
+    }
+
+    /// How often in a row nothing came, this time included.
+    pub(super) fn failed(&self) -> u32 {
+        let mut shared = self.shared();
+        shared.failures = shared.failures.saturating_add(1);
+        shared.failures
+    }
+
+    /// Ends the pull; the first error counts.
+    pub(super) fn stop(&self, error: Error<E>) {
+        self.shared().error.get_or_insert(error);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn error(&self) -> Option<Error<E>> {
+        self.shared().error.take()
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.shared().progress
+    }
+
+    /// Waits until the pull has ended or for a while; true when it has.
+    pub(super) fn watch(&self, time: Duration) -> bool {
+        let shared = self.shared();
+        let ended = |shared: &Shared<E>| shared.error.is_some() || shared.walk.is_done();
+        if ended(&shared) {
+            return true;
+        }
+        let shared = self.changed.wait_timeout(shared, time).unwrap_or_else(PoisonError::into_inner).0;
+        ended(&shared)
+    }
+}
+
+impl<E> Shared<E> {
+    fn take(&mut self) -> Vec<(Checksum, Kind)> {
+        self.aside_bytes = 0;
+        self.since = Instant::now();
+        std::mem::take(&mut self.aside)
+    }
+}
