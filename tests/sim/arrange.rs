@@ -41,19 +41,22 @@ fn read(root: &Path) -> Layout {
 
 /// What a bootloader without journal replay does: an entry whose kernel it can load, the first one if it can.
 fn loader(view: &State) -> Result<String, String> {
-    let follow = |path: &str| match view.get(path) {
-        Some(Node::Link(text)) => format!("boot/{text}"),
-        _ => path.to_string(),
+    let follow = |path: &str| match view.get(path).and_then(Node::link) {
+        Some(text) => format!("boot/{text}"),
+        None => path.to_string(),
     };
     let directory = follow("boot/loader");
-    let Some(Node::File(Some(uenv))) = view.get(&format!("{directory}/uEnv.txt")) else {
+    let Some(uenv) = view.get(&format!("{directory}/uEnv.txt")).and_then(Node::content) else {
         return Err(format!("no uEnv.txt in {directory}"));
     };
-    let uenv = String::from_utf8(uenv.clone()).map_err(|e| e.to_string())?;
+    let uenv = String::from_utf8(uenv.to_vec()).map_err(|e| e.to_string())?;
     let value = |key: &str| uenv.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
     for suffix in ["", "2"] {
         let files = [value(&format!("kernel_image{suffix}")), value(&format!("ramdisk_image{suffix}"))];
-        let loads = |path: &str| matches!(view.get(path.trim_start_matches('/')), Some(Node::File(Some(content))) if content.starts_with(b"kernel ") || content.starts_with(b"initramfs "));
+        let loads = |path: &str| {
+            let content = view.get(path.trim_start_matches('/')).and_then(Node::content);
+            content.is_some_and(|c| c.starts_with(b"kernel ") || c.starts_with(b"initramfs "))
+        };
         if files.iter().all(|f| f.is_some_and(loads))
             && let Some(arguments) = value(&format!("bootargs{suffix}"))
         {
@@ -131,7 +134,7 @@ impl Judge {
     fn meant(&self, line: &str) -> Option<&str> {
         let slot = line.split(' ').find_map(|a| a.strip_prefix("slot="))?;
         let is = |(path, files): &&(String, State)| {
-            files.get(&format!("{path}/usr/etc/config")) == Some(&Node::File(Some(slot.into())))
+            files.get(&format!("{path}/usr/etc/config")).and_then(Node::content) == Some(slot.as_bytes())
         };
         self.whole.iter().find(is).map(|(path, _)| path.as_str())
     }

@@ -7,18 +7,74 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
+use std::rc::Rc;
 
-use bootward::storage::{At, Files, Node as Kind, Volume};
+use bootward::ostree::tree::Meta;
+use bootward::storage::{At, Files, Node as Kind, Room, Trees, Volume};
+use bootward::sys::files::Disk;
+
+/// Owner, permissions and extended attributes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Dress {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Dress {
+    pub fn of(meta: &Meta) -> Rc<Self> {
+        Rc::new(Dress {
+            uid: meta.uid,
+            gid: meta.gid,
+            mode: meta.mode & 0o7777,
+            attributes: meta.attributes.clone(),
+        })
+    }
+
+    /// What belongs to root and has no attributes.
+    pub fn plain(mode: u32) -> Rc<Self> {
+        Rc::new(Dress { uid: 0, gid: 0, mode, attributes: Vec::new() })
+    }
+}
+
+/// What something on a filesystem is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Body {
+    Directory,
+    /// Its content; `None` when it was never written out. Second names share it.
+    File(Option<Rc<[u8]>>),
+    Link(String),
+}
 
 /// One thing on a filesystem.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Node {
-    Directory,
-    /// Its content; `None` when it was never written out.
-    File(Option<Vec<u8>>),
-    Link(String),
+pub struct Node {
+    pub body: Body,
+    pub dress: Rc<Dress>,
+}
+
+impl Node {
+    fn is_directory(&self) -> bool {
+        self.body == Body::Directory
+    }
+
+    /// The content of a file that was written out.
+    pub fn content(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::File(content) => content.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub fn link(&self) -> Option<&str> {
+        match &self.body {
+            Body::Link(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// Paths from the physical root; the boot directory is `boot` in it, on one filesystem or on its own.
@@ -29,7 +85,12 @@ pub type State = BTreeMap<String, Node>;
 pub enum Op {
     Add(String, Node),
     /// The content of a new file became durable.
-    Content(String, Vec<u8>),
+    Content(String, Rc<[u8]>),
+    /// More content, which is durable only after the next barrier.
+    Append(String, Rc<[u8]>),
+    Dress(String, Rc<Dress>),
+    /// A second name.
+    Second(String, String),
     Rename(String, String),
     /// Links only.
     Exchange(String, String),
@@ -56,6 +117,17 @@ pub struct Model {
     pub damage: Option<usize>,
     pub operations: usize,
     pub created: usize,
+    /// What is said to be left of each volume.
+    pub room: Room,
+}
+
+/// What became of content that no barrier had made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Volatile {
+    Kept,
+    Dropped,
+    /// The length is right, the bytes are not.
+    Zeroed,
 }
 
 /// An operation that the model refused.
@@ -79,6 +151,7 @@ impl Model {
             damage: None,
             operations: 0,
             created: 0,
+            room: Room { bytes: 1 << 40, files: None },
         }
     }
 
@@ -96,6 +169,11 @@ impl Model {
         if self.fail_at == Some(index) { Err(Fault(format!("injected failure of {what}"))) } else { Ok(()) }
     }
 
+    fn add(&mut self, at: &At, body: Body, dress: Rc<Dress>) -> Result<(), Fault> {
+        let path = Self::path(at);
+        self.record(&path, Op::Add(path.clone(), Node { body, dress }))
+    }
+
     fn record(&mut self, path: &str, op: Op) -> Result<(), Fault> {
         let fs = device(path, self.separate);
         apply(&mut self.now, &op).map_err(Fault)?;
@@ -104,10 +182,16 @@ impl Model {
     }
 }
 
+/// Whether something is below a directory.
+fn occupied(state: &State, path: &str) -> bool {
+    let below = format!("{path}/");
+    state.range(below.clone()..).next().is_some_and(|(k, _)| k.starts_with(&below))
+}
+
 /// Does one operation; refused where a real filesystem would refuse it.
 fn apply(state: &mut State, op: &Op) -> Result<(), String> {
     let parent = |state: &State, path: &str| {
-        path.rsplit_once('/').is_none_or(|(above, _)| state.get(above) == Some(&Node::Directory))
+        path.rsplit_once('/').is_none_or(|(above, _)| state.get(above).is_some_and(Node::is_directory))
     };
     match op {
         Op::Add(path, node) => {
@@ -116,17 +200,38 @@ fn apply(state: &mut State, op: &Op) -> Result<(), String> {
             }
             state.insert(path.clone(), node.clone());
         }
-        Op::Content(path, content) => match state.get_mut(path) {
-            Some(node @ Node::File(_)) => *node = Node::File(Some(content.clone())),
+        Op::Content(path, content) => match state.get_mut(path).map(|n| &mut n.body) {
+            Some(Body::File(old)) => *old = Some(content.clone()),
             _ => return Err(format!("no file {path}")),
+        },
+        Op::Append(path, more) => match state.get_mut(path).map(|n| &mut n.body) {
+            Some(Body::File(old)) => {
+                let whole = [old.as_deref().unwrap_or_default(), &**more].concat();
+                *old = Some(whole.into());
+            }
+            _ => return Err(format!("no file {path}")),
+        },
+        Op::Dress(path, dress) => match state.get_mut(path) {
+            Some(node) => node.dress = dress.clone(),
+            None => return Err(format!("no {path} to dress")),
+        },
+        Op::Second(from, to) => match state.get(from).cloned() {
+            Some(node) if !node.is_directory() && !state.contains_key(to) && parent(state, to) => {
+                state.insert(to.clone(), node);
+            }
+            found => return Err(format!("cannot link {from} to {to}: {found:?}")),
         },
         Op::Rename(from, to) => {
             let Some(node) = state.get(from).cloned() else { return Err(format!("no {from} to rename")) };
-            if !parent(state, to) || state.get(to) == Some(&Node::Directory) {
+            if !parent(state, to) || state.get(to).is_some_and(Node::is_directory) {
                 return Err(format!("cannot rename to {to}"));
             }
-            let below: Vec<String> =
-                state.keys().filter(|k| k.starts_with(&format!("{from}/"))).cloned().collect();
+            let above = format!("{from}/");
+            let below: Vec<String> = state
+                .range(above.clone()..)
+                .map(|(k, _)| k.clone())
+                .take_while(|k| k.starts_with(&above))
+                .collect();
             for path in below {
                 let node = state.remove(&path).unwrap();
                 state.insert(format!("{to}{}", &path[from.len()..]), node);
@@ -135,14 +240,14 @@ fn apply(state: &mut State, op: &Op) -> Result<(), String> {
             state.insert(to.clone(), node);
         }
         Op::Exchange(one, other) => match (state.get(one).cloned(), state.get(other).cloned()) {
-            (Some(a @ Node::Link(_)), Some(b @ Node::Link(_))) => {
+            (Some(a), Some(b)) if a.link().is_some() && b.link().is_some() => {
                 state.insert(one.clone(), b);
                 state.insert(other.clone(), a);
             }
             found => return Err(format!("cannot exchange {one} and {other}: {found:?}")),
         },
         Op::Remove(path) => {
-            if state.keys().any(|k| k.starts_with(&format!("{path}/"))) || state.remove(path).is_none() {
+            if occupied(state, path) || state.remove(path).is_none() {
                 return Err(format!("cannot remove {path}"));
             }
         }
@@ -156,48 +261,54 @@ impl Files for Model {
 
     fn node(&mut self, at: &At) -> Result<Option<Kind>, Fault> {
         self.operation("look")?;
-        Ok(self.now.get(&Self::path(at)).map(|n| match n {
-            Node::Directory => Kind::Directory,
-            Node::File(_) => Kind::File,
-            Node::Link(_) => Kind::Link,
+        Ok(self.now.get(&Self::path(at)).map(|n| match n.body {
+            Body::Directory => Kind::Directory,
+            Body::File(_) => Kind::File,
+            Body::Link(_) => Kind::Link,
         }))
     }
 
     fn names(&mut self, at: &At) -> Result<Vec<String>, Fault> {
         self.operation("list")?;
-        let above = format!("{}/", Self::path(at));
-        let names = self.now.keys().filter_map(|k| k.strip_prefix(&above)).filter(|n| !n.contains('/'));
-        Ok(names.map(String::from).collect())
+        let path = Self::path(at);
+        if !self.now.get(&path).is_some_and(Node::is_directory) {
+            return Err(Fault(format!("{at} is no directory")));
+        }
+        let above = format!("{path}/");
+        let below = self.now.range(above.clone()..).map_while(|(k, _)| k.strip_prefix(&above));
+        Ok(below.filter(|n| !n.contains('/')).map(String::from).collect())
     }
 
-    fn read(&mut self, at: &At, _: usize) -> Result<Vec<u8>, Fault> {
+    fn read(&mut self, at: &At, limit: usize) -> Result<Vec<u8>, Fault> {
         self.operation("read")?;
-        match self.now.get(&Self::path(at)) {
-            Some(Node::File(Some(content))) => Ok(content.clone()),
+        match self.now.get(&Self::path(at)).and_then(Node::content) {
+            Some(content) if content.len() <= limit => Ok(content.to_vec()),
             other => Err(Fault(format!("read {at}: {other:?}"))),
         }
     }
 
     fn link_text(&mut self, at: &At) -> Result<String, Fault> {
         self.operation("readlink")?;
-        match self.now.get(&Self::path(at)) {
-            Some(Node::Link(text)) => Ok(text.clone()),
-            other => Err(Fault(format!("readlink {at}: {other:?}"))),
-        }
+        let node = self.now.get(&Self::path(at));
+        node.and_then(Node::link).map(String::from).ok_or_else(|| Fault(format!("readlink {at}: {node:?}")))
     }
 
     fn same(&mut self, one: &At, other: &At) -> Result<bool, Fault> {
         self.operation("compare")?;
-        Ok(self.now.get(&Self::path(one)) == self.now.get(&Self::path(other)))
+        let content = |at: &At| self.now.get(&Self::path(at)).map(|n| n.body.clone());
+        Ok(content(one) == content(other))
     }
 
-    fn make_directory(&mut self, at: &At, _: u32) -> Result<(), Fault> {
+    fn make_directory(&mut self, at: &At, mode: u32) -> Result<(), Fault> {
         self.operation("mkdir")?;
         let path = Self::path(at);
-        self.record(&path, Op::Add(path.clone(), Node::Directory))
+        if self.now.contains_key(&path) {
+            return Ok(());
+        }
+        self.add(at, Body::Directory, Dress::plain(mode))
     }
 
-    fn create(&mut self, at: &At, content: &[u8], _: u32) -> Result<(), Fault> {
+    fn create(&mut self, at: &At, content: &[u8], mode: u32) -> Result<(), Fault> {
         self.operation("create")?;
         let path = Self::path(at);
         let mut content = content.to_vec();
@@ -205,9 +316,9 @@ impl Files for Model {
             content[0] ^= 1;
         }
         self.created += 1;
-        self.record(&path, Op::Add(path.clone(), Node::File(None)))?;
+        self.add(at, Body::File(None), Dress::plain(mode))?;
         self.operation("write")?;
-        self.record(&path, Op::Content(path.clone(), content))
+        self.record(&path, Op::Content(path.clone(), content.into()))
     }
 
     fn copy(&mut self, from: &At, to: &At) -> Result<(), Fault> {
@@ -217,8 +328,7 @@ impl Files for Model {
 
     fn symlink(&mut self, at: &At, text: &str) -> Result<(), Fault> {
         self.operation("symlink")?;
-        let path = Self::path(at);
-        self.record(&path, Op::Add(path.clone(), Node::Link(text.into())))
+        self.add(at, Body::Link(text.into()), Dress::plain(0o777))
     }
 
     fn rename(&mut self, from: &At, to: &At) -> Result<(), Fault> {
@@ -271,6 +381,115 @@ impl Files for Model {
     }
 }
 
+/// A file that is being written.
+pub struct Draft(String);
+
+impl Trees for Model {
+    type Draft = Draft;
+    type Source = Rc<[u8]>;
+
+    fn draft(&mut self, at: &At) -> Result<Draft, Fault> {
+        self.operation("draft")?;
+        self.add(at, Body::File(None), Dress::plain(0o600))?;
+        Ok(Draft(Self::path(at)))
+    }
+
+    fn resume(&mut self, at: &At) -> Result<(Draft, u64), Fault> {
+        self.operation("resume")?;
+        match self.now.get(&Self::path(at)).map(|n| &n.body) {
+            Some(Body::File(content)) => {
+                let length = content.as_ref().map_or(0, |c| c.len() as u64);
+                Ok((Draft(Self::path(at)), length))
+            }
+            other => Err(Fault(format!("resume {at}: {other:?}"))),
+        }
+    }
+
+    fn append(&mut self, draft: &mut Draft, data: &[u8]) -> Result<(), Fault> {
+        self.operation("append")?;
+        let mut data = data.to_vec();
+        if self.damage == Some(self.created) && !data.is_empty() {
+            data[0] ^= 1;
+        }
+        self.created += 1;
+        self.record(&draft.0, Op::Append(draft.0.clone(), data.into()))
+    }
+
+    fn seal(&mut self, draft: Draft, meta: &Meta) -> Result<(), Fault> {
+        self.operation("seal")?;
+        // A file that nothing was written to is empty, and whole.
+        if self.now.get(&draft.0).is_some_and(|n| n.body == Body::File(None)) {
+            self.record(&draft.0, Op::Append(draft.0.clone(), Rc::new([])))?;
+        }
+        self.record(&draft.0, Op::Dress(draft.0.clone(), Dress::of(meta)))
+    }
+
+    fn symlink_with(&mut self, at: &At, text: &str, meta: &Meta) -> Result<(), Fault> {
+        self.operation("symlink")?;
+        self.add(at, Body::Link(text.into()), Dress::plain(0o777))?;
+        self.operation("dress link")?;
+        let path = Self::path(at);
+        self.record(&path, Op::Dress(path.clone(), Dress::of(meta)))
+    }
+
+    fn dress(&mut self, at: &At, meta: &Meta) -> Result<(), Fault> {
+        self.operation("dress")?;
+        let path = Self::path(at);
+        self.record(&path, Op::Dress(path.clone(), Dress::of(meta)))
+    }
+
+    fn meta(&mut self, at: &At) -> Result<Meta, Fault> {
+        self.operation("meta")?;
+        let Some(node) = self.now.get(&Self::path(at)) else { return Err(Fault(format!("no {at}"))) };
+        let kind = match node.body {
+            Body::Directory => 0o040_000,
+            Body::File(_) => 0o100_000,
+            Body::Link(_) => 0o120_000,
+        };
+        let Dress { uid, gid, mode, attributes } = (*node.dress).clone();
+        Ok(Meta { uid, gid, mode: kind | mode, attributes })
+    }
+
+    fn hard_link(&mut self, from: &At, to: &At) -> Result<(), Fault> {
+        self.operation("link")?;
+        let (from, to) = (Self::path(from), Self::path(to));
+        if device(&from, self.separate) != device(&to, self.separate) {
+            return Err(Fault(format!("{from} and {to} are not on one filesystem")));
+        }
+        self.record(&from.clone(), Op::Second(from, to))
+    }
+
+    fn open(&mut self, at: &At) -> Result<(Rc<[u8]>, u64), Fault> {
+        self.operation("open")?;
+        match self.now.get(&Self::path(at)).map(|n| &n.body) {
+            // What was never written out reads as NUL.
+            Some(Body::File(content)) => {
+                let content = content.clone().unwrap_or_else(|| vec![0; 64].into());
+                let length = content.len() as u64;
+                Ok((content, length))
+            }
+            other => Err(Fault(format!("open {at}: {other:?}"))),
+        }
+    }
+
+    fn read_at(&mut self, source: &mut Rc<[u8]>, offset: u64, buffer: &mut [u8]) -> Result<usize, Fault> {
+        self.operation("read")?;
+        let rest = source.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn lock(&mut self, _: &At) -> Result<(), Fault> {
+        self.operation("lock")
+    }
+
+    fn room(&mut self, _: Volume) -> Result<Room, Fault> {
+        self.operation("room")?;
+        Ok(self.room)
+    }
+}
+
 /// One cut: how many operations each filesystem kept, what Linux sees and what the bootloader may see.
 pub struct Cut {
     pub name: String,
@@ -285,12 +504,7 @@ impl Model {
     /// A filesystem may lag behind the other one as long as nothing waited for it in between.
     fn points(&self) -> Vec<Vec<usize>> {
         let count = self.ops.len();
-        let last = |fs: usize, upto: usize| {
-            let barrier = |(i, (f, op)): (usize, &(usize, Op))| {
-                (*f == fs && matches!(op, Op::Sync | Op::Freeze)).then_some(i + 1)
-            };
-            self.ops.iter().enumerate().take(upto).filter_map(barrier).next_back().unwrap_or(0)
-        };
+        let last = |fs: usize, upto: usize| self.barrier(fs, upto);
         // A point is named by the operations of that filesystem before it, so that equal ones are found.
         let own = |fs: usize, upto: usize| self.ops.iter().take(upto).filter(|(f, _)| *f == fs).count();
         let mut seen = BTreeSet::new();
@@ -311,12 +525,25 @@ impl Model {
         points
     }
 
-    fn upto(&self, point: &[usize]) -> State {
+    /// The last barrier of a filesystem among the first operations.
+    fn barrier(&self, fs: usize, upto: usize) -> usize {
+        let barrier = |(f, op): &(usize, Op)| *f == fs && matches!(op, Op::Sync | Op::Freeze);
+        self.ops.iter().take(upto).rposition(barrier).map_or(0, |index| index + 1)
+    }
+
+    fn upto(&self, point: &[usize], volatile: Volatile) -> State {
         let mut state = self.start.clone();
-        for (index, (fs, op)) in self.ops.iter().enumerate() {
-            if index < point[*fs] {
-                apply(&mut state, op).unwrap_or_else(|e| panic!("operation {index}: {e}"));
-            }
+        let durable: Vec<usize> =
+            point.iter().enumerate().map(|(fs, &upto)| self.barrier(fs, upto)).collect();
+        for (index, (fs, op)) in self.ops.iter().enumerate().filter(|(index, (fs, _))| *index < point[*fs]) {
+            let done = match (op, volatile) {
+                (Op::Append(..), Volatile::Dropped) if index >= durable[*fs] => Ok(()),
+                (Op::Append(path, more), Volatile::Zeroed) if index >= durable[*fs] => {
+                    apply(&mut state, &Op::Append(path.clone(), vec![0; more.len()].into()))
+                }
+                _ => apply(&mut state, op),
+            };
+            done.unwrap_or_else(|e| panic!("operation {index}: {e}"));
         }
         state
     }
@@ -324,9 +551,15 @@ impl Model {
     /// Shows every state that a cut could leave.
     pub fn cuts(&self, mut visit: impl FnMut(&Cut)) {
         for point in self.points() {
-            let linux = self.upto(&point);
             let loader = self.loader_views(&point);
-            visit(&Cut { name: format!("{point:?}"), linux, loader });
+            let mut seen: Vec<State> = Vec::new();
+            for volatile in [Volatile::Kept, Volatile::Dropped, Volatile::Zeroed] {
+                let linux = self.upto(&point, volatile);
+                if !seen.contains(&linux) {
+                    seen.push(linux.clone());
+                    visit(&Cut { name: format!("{point:?} {volatile:?}"), linux, loader: loader.clone() });
+                }
+            }
         }
     }
 
@@ -340,7 +573,7 @@ impl Model {
         let at = |upto: usize| {
             let mut points = vec![0; point.len()];
             points[fs] = upto;
-            let mut state = self.upto(&points);
+            let mut state = self.upto(&points, Volatile::Kept);
             state.retain(|path, _| path == "boot" || path.starts_with("boot/"));
             state
         };
@@ -373,8 +606,9 @@ fn mixed(base: &State, other: &State, directory: &str) -> State {
     let mut state: State =
         base.iter().filter(|(path, _)| !inside(path)).map(|(p, n)| (p.clone(), n.clone())).collect();
     for (path, node) in other.iter().filter(|(path, _)| inside(path)) {
-        let there = base.get(path) == Some(node) || matches!(node, Node::Link(_) | Node::Directory);
-        state.insert(path.clone(), if there { node.clone() } else { Node::File(None) });
+        let there = base.get(path) == Some(node) || !matches!(node.body, Body::File(_));
+        let lost = || Node { body: Body::File(None), dress: node.dress.clone() };
+        state.insert(path.clone(), if there { node.clone() } else { lost() });
     }
     state
 }
@@ -382,11 +616,12 @@ fn mixed(base: &State, other: &State, directory: &str) -> State {
 /// Reads a directory into a state; what `skip` says stays out.
 pub fn load(root: &Path, skip: &dyn Fn(&str) -> bool) -> State {
     let mut state = State::new();
-    walk(root, "", skip, &mut state);
+    let mut disk = Disk::open(root, root).unwrap();
+    walk(root, "", &mut disk, skip, &mut state);
     state
 }
 
-fn walk(root: &Path, path: &str, skip: &dyn Fn(&str) -> bool, state: &mut State) {
+fn walk(root: &Path, path: &str, disk: &mut Disk, skip: &dyn Fn(&str) -> bool, state: &mut State) {
     for entry in fs::read_dir(root.join(path)).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
@@ -395,29 +630,51 @@ fn walk(root: &Path, path: &str, skip: &dyn Fn(&str) -> bool, state: &mut State)
             continue;
         }
         let kind = entry.file_type().unwrap();
-        if kind.is_symlink() {
-            let text = fs::read_link(entry.path()).unwrap().into_os_string().into_string().unwrap();
-            state.insert(path, Node::Link(text));
+        let dress = Dress::of(&disk.meta(&At::root(path.clone())).unwrap());
+        let body = if kind.is_symlink() {
+            Body::Link(fs::read_link(entry.path()).unwrap().into_os_string().into_string().unwrap())
         } else if kind.is_dir() {
-            state.insert(path.clone(), Node::Directory);
-            walk(root, &path, skip, state);
+            Body::Directory
         } else {
-            state.insert(path, Node::File(Some(fs::read(entry.path()).unwrap())));
+            Body::File(Some(fs::read(entry.path()).unwrap().into()))
+        };
+        state.insert(path.clone(), Node { body, dress });
+        if kind.is_dir() {
+            walk(root, &path, disk, skip, state);
         }
     }
 }
 
 /// Writes a state into an empty directory. Files that were never written out are full of NUL.
 pub fn store(state: &State, root: &Path) {
-    for (path, node) in state {
+    let mut disk = None;
+    for (path, Node { body, dress }) in state {
         let at = root.join(path);
-        match node {
-            Node::Directory => fs::create_dir(&at).unwrap(),
-            Node::Link(text) => symlink(text, &at).unwrap(),
-            Node::File(content) => {
-                fs::write(&at, content.clone().unwrap_or(vec![0; 64])).unwrap();
-                if path.ends_with("/init") {
-                    fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
+        match body {
+            Body::Directory => fs::create_dir(&at).unwrap(),
+            Body::Link(text) => symlink(text, &at).unwrap(),
+            Body::File(content) => fs::write(&at, content.as_deref().unwrap_or(&[0; 64])).unwrap(),
+        }
+        if (dress.uid, dress.gid) != (0, 0) {
+            lchown(&at, Some(dress.uid), Some(dress.gid)).unwrap();
+        }
+        if !matches!(body, Body::Link(_)) {
+            fs::set_permissions(&at, fs::Permissions::from_mode(dress.mode)).unwrap();
+        }
+        if !dress.attributes.is_empty() {
+            let Dress { uid, gid, mode, attributes } = (**dress).clone();
+            let meta = Meta { uid, gid, mode, attributes };
+            let disk = disk.get_or_insert_with(|| Disk::open(root, root).unwrap());
+            let place = At::root(path.clone());
+            match body {
+                Body::Directory => disk.dress(&place, &meta).unwrap(),
+                Body::Link(text) => {
+                    fs::remove_file(&at).unwrap();
+                    disk.symlink_with(&place, text, &meta).unwrap();
+                }
+                Body::File(_) => {
+                    let draft = disk.resume(&place).unwrap().0;
+                    disk.seal(draft, &meta).unwrap();
                 }
             }
         }
