@@ -12,7 +12,10 @@ mod fixture;
 mod health;
 mod initramfs;
 mod prepare;
+mod pull;
 mod service;
+#[path = "../common/shelf.rs"]
+mod shelf;
 mod sign;
 mod sysroot;
 mod trial;

@@ -484,6 +484,10 @@ impl Trees for Model {
         self.operation("lock")
     }
 
+    fn owner(&self) -> (u32, u32) {
+        (0, 0)
+    }
+
     fn room(&mut self, _: Volume) -> Result<Room, Fault> {
         self.operation("room")?;
         Ok(self.room)
