@@ -24,10 +24,10 @@ use std::time::Duration;
 
 use crate::arrange::{Step, carry};
 use crate::fetch::{Backoff, Transport};
-use crate::ostree::object::{Checksum, Kind};
+use crate::ostree::object::Kind;
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::store::{self, Store};
-use crate::repo::{Mode, REPO, refs};
+use crate::repo::{REPO, refs};
 use crate::storage::{At, Trees, Volume};
 
 pub use error::Error;
@@ -48,6 +48,9 @@ pub struct Options {
     pub channels: usize,
     /// After so many objects aside, they get their places; 512 at most.
     pub aside: usize,
+    /// Objects from this length on, in bytes as they come, are kept while they come, and gone on with after an
+    /// interruption: 1 MiB.
+    pub part: u64,
     /// Failures in a row, of all workers together, after which the pull gives up.
     pub tries: u32,
     /// How long to wait after a failure.
@@ -63,6 +66,7 @@ impl Default for Options {
         Options {
             channels: 4,
             aside: usize::MAX,
+            part: 1 << 20,
             tries: 20,
             backoff: Backoff::default(),
             random,
@@ -101,10 +105,9 @@ pub type Opener<'a, F> = &'a (dyn Fn() -> Result<F, <F as crate::storage::Files>
 /// See [`Error`]. What came stays for the next time.
 pub fn pull<T: Transport, F: Trees>(
     transport: &T,
+    store: &mut Store<F>,
     open: Opener<'_, F>,
-    mode: Mode,
-    commit: &VerifiedCommit,
-    metadata: Option<&[u8]>,
+    (commit, metadata): (&VerifiedCommit, Option<&[u8]>),
     wanted: &Wanted,
     options: &Options,
     tell: &mut dyn FnMut(&Progress),
@@ -113,7 +116,6 @@ where
     F::Error: Send,
 {
     let files = |e| Error::Store(store::Error::Files(e));
-    let mut store = Store::new(open().map_err(files)?, mode, 0);
     store.prepare().map_err(Error::Store)?;
     let name = commit.commit().checksum();
     let adopted = store.adopt().map_err(Error::Store)?;
@@ -122,7 +124,7 @@ where
         && store.files().node(&partial).map_err(files)?.is_none();
     // Before the commit has its name, whoever looks must know that it is not whole.
     if !complete {
-        steps(&mut store, &[Step::Write(partial.clone(), String::new()), Step::Sync(Volume::Root)])?;
+        steps(store, &[Step::Write(partial.clone(), String::new()), Step::Sync(Volume::Root)])?;
     }
     let mut first = Vec::new();
     if let Some(metadata) = metadata {
@@ -133,18 +135,23 @@ where
     first.push((name, Kind::Commit));
     store.publish(&first).map_err(Error::Store)?;
     let mut progress = Progress { whole: true, ..Progress::default() };
+    let mut stale = adopted.parts.clone();
     if !complete || options.check {
         let room = store.files().room(Volume::Root).map_err(files)?;
         let session = Session::new(options, Walk::new(commit.commit()), adopted.parts, room);
         session.measured(room)?;
-        store = objects(&session, transport, open, store, tell)?;
+        objects(&session, transport, open, store, tell)?;
         progress = session.progress();
         store.publish(&session.rest()).map_err(Error::Store)?;
         store.files().sync(Volume::Root).map_err(files)?;
-        steps(&mut store, &[Step::Remove(partial)])?;
+        stale.extend(session.parts());
+        steps(store, &[Step::Remove(partial)])?;
     }
+    // Parts of objects that are whole meanwhile, or that nobody wants any more.
+    let stale: Vec<Step> = stale.iter().map(|(name, _)| Step::Remove(store::part(name))).collect();
+    steps(store, &stale)?;
     if let Some(reference) = &wanted.reference {
-        steps(&mut store, &refs::set(wanted.remote.as_deref(), reference, &name))?;
+        steps(store, &refs::set(wanted.remote.as_deref(), reference, &name))?;
     }
     tell(&progress);
     Ok(progress)
@@ -158,22 +165,20 @@ fn objects<T: Transport, F: Trees>(
     session: &Session<'_, F::Error>,
     transport: &T,
     open: Opener<'_, F>,
-    store: Store<F>,
+    store: &mut Store<F>,
     tell: &mut dyn FnMut(&Progress),
-) -> Result<Store<F>, Error<F::Error>>
+) -> Result<(), Error<F::Error>>
 where
     F::Error: Send,
 {
     let mode = store.mode();
-    let store = if session.options.channels == 0 {
-        let mut worker = Worker::new(session, transport, store);
-        worker.run();
-        worker.into_store()
+    if session.options.channels == 0 {
+        Worker::new(session, transport, store).run();
     } else {
         std::thread::scope(|scope| {
             for number in 1..=session.options.channels {
                 let work = move || match open() {
-                    Ok(files) => Worker::new(session, transport, Store::new(files, mode, number)).run(),
+                    Ok(files) => Worker::new(session, transport, &mut Store::new(files, mode, number)).run(),
                     Err(e) => session.stop(Error::Store(store::Error::Files(e))),
                 };
                 let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
@@ -187,15 +192,6 @@ where
                 tell(&session.progress());
             }
         });
-        store
-    };
-    match session.error() {
-        Some(error) => Err(error),
-        None => Ok(store),
     }
-}
-
-/// A commit on the server, as text for people.
-pub fn short(commit: &Checksum) -> String {
-    commit.to_string().chars().take(12).collect()
+    session.error().map_or(Ok(()), Err)
 }

@@ -159,6 +159,11 @@ impl<'a, E> Session<'a, E> {
         self.shared().parts.get(name).copied().filter(|length| *length > 0)
     }
 
+    /// Parts of objects that are left.
+    pub(super) fn parts(&self) -> Vec<(Checksum, u64)> {
+        self.shared().parts.iter().map(|(name, length)| (*name, *length)).collect()
+    }
+
     pub(super) fn set_part(&self, name: &Checksum, length: Option<u64>) {
         let mut shared = self.shared();
         match length {

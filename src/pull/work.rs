@@ -17,13 +17,10 @@ use super::walk::Want;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 32 * 1024;
-/// Objects from this length on, in bytes as they come, are kept while they come, and gone on with after an interruption.
-const PART_MIN: u64 = 1 << 20;
-
 pub(super) struct Worker<'s, 'a, T: Transport, F: Trees> {
     session: &'s Session<'a, F::Error>,
     transport: &'s T,
-    store: Store<F>,
+    store: &'s mut Store<F>,
     channel: Option<T::Channel>,
     under_way: VecDeque<Want>,
     buffer: Vec<u8>,
@@ -51,7 +48,7 @@ impl<E> From<fetch::Error> for Trouble<E> {
 }
 
 impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
-    pub(super) fn new(session: &'s Session<'a, F::Error>, transport: &'s T, store: Store<F>) -> Self {
+    pub(super) fn new(session: &'s Session<'a, F::Error>, transport: &'s T, store: &'s mut Store<F>) -> Self {
         Worker {
             session,
             transport,
@@ -235,7 +232,7 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
 
     fn file(&mut self, want: &Want, answer: &Answer) -> Result<u64, Trouble<F::Error>> {
         let resumed = matches!(answer.found, Found::Part { .. });
-        if resumed || answer.length.is_some_and(|length| length >= PART_MIN) {
+        if resumed || answer.length.is_some_and(|length| length >= self.session.options.part) {
             return self.large(want, resumed);
         }
         if self.session.part(&want.name).is_some() {
@@ -247,14 +244,14 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
                 Ok(Some(length)) => length,
                 Ok(None) => break,
                 Err(e) => {
-                    incoming.abandon(&mut self.store).map_err(|e| Trouble::Fatal(Error::Store(e)))?;
+                    incoming.abandon(self.store).map_err(|e| Trouble::Fatal(Error::Store(e)))?;
                     return Err(e.into());
                 }
             };
-            incoming.feed(&mut self.store, self.buffer.get(..length).unwrap_or_default()).map_err(trouble)?;
+            incoming.feed(self.store, self.buffer.get(..length).unwrap_or_default()).map_err(trouble)?;
         }
         let size = incoming.size();
-        incoming.finish(&mut self.store).map_err(trouble)?;
+        incoming.finish(self.store).map_err(trouble)?;
         Ok(size)
     }
 
@@ -299,10 +296,10 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
                 break;
             }
             at += length as u64;
-            incoming.feed(&mut self.store, self.buffer.get(..length).unwrap_or_default()).map_err(trouble)?;
+            incoming.feed(self.store, self.buffer.get(..length).unwrap_or_default()).map_err(trouble)?;
         }
         let size = incoming.size();
-        incoming.finish(&mut self.store).map_err(trouble)?;
+        incoming.finish(self.store).map_err(trouble)?;
         Ok(size)
     }
 
@@ -311,10 +308,6 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
         let (at, files) = (store::part(name), self.store.files());
         let gone = files.node(&at).and_then(|node| node.map_or(Ok(()), |_| files.unlink(&at)));
         gone.map_err(|e| Error::Store(store::Error::Files(e)))
-    }
-
-    pub(super) fn into_store(self) -> Store<F> {
-        self.store
     }
 }
 

@@ -11,6 +11,8 @@ mod env;
 mod fixture;
 mod health;
 mod initramfs;
+#[path = "../common/pair.rs"]
+mod pair;
 mod prepare;
 mod pull;
 mod service;

@@ -8,7 +8,7 @@ use bootward::fetch::Backoff;
 use bootward::ostree::object::Checksum;
 use bootward::ostree::sign::{Keys, VerifiedCommit};
 use bootward::pull::{self, Error, Options, Progress, Wanted};
-use bootward::repo::Mode;
+use bootward::repo::{Mode, Store};
 use bootward::sys::files::{Disk, FilesError};
 
 use crate::fixture::ostree;
@@ -61,7 +61,8 @@ fn pull_to(
     let wanted = Wanted { reference: Some("os/main".into()), ..Wanted::default() };
     let (commit, metadata) = pull::head(&shelf, &wanted, &trusted, options)?;
     let open = || Disk::open(sysroot, sysroot);
-    pull::pull(&shelf, &open, mode, &commit, metadata.as_deref(), &wanted, options, &mut |_| ())
+    let mut store = Store::new(open().unwrap(), mode, 0);
+    pull::pull(&shelf, &mut store, &open, (&commit, metadata.as_deref()), &wanted, options, &mut |_| ())
 }
 
 /// Signs what comes and verifies that: who signed is not the question here.

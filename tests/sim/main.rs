@@ -7,7 +7,12 @@ mod env;
 #[path = "../common/sysroot.rs"]
 mod fixture;
 mod ledger;
+#[path = "../common/pair.rs"]
+mod pair;
 mod policy_device;
 mod policy_table;
+mod pull;
+#[path = "../common/shelf.rs"]
+mod shelf;
 mod tree;
 mod trial;
