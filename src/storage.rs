@@ -1,8 +1,10 @@
 //! The seams between what we keep on disk and the disk.
 //!
-//! The U-Boot environment and the boot ledger are both a handful of fixed places on a medium of bytes: [`Medium`].
+//! The U-Boot environment and the boot ledger are both a handful of fixed places on a medium of bytes: [`Medium`]. The
+//! environment may also be in raw flash, which must be erased before it is written: [`Flash`].
 //! A change of the deployments is a sequence of operations on files: [`Files`]; one that brings objects or a new
-//! deployment needs their owners, attributes and contents besides: [`Trees`]. The logic is written against these; the device puts a disk behind them, the tests one that loses power at every byte and after every operation.
+//! deployment needs their owners, attributes and contents besides: [`Trees`]. The logic is written against these;
+//! the device puts a disk behind them, the tests one that loses power at every byte and after every operation.
 
 use alloc::format;
 use alloc::string::String;
@@ -40,6 +42,48 @@ pub trait Medium {
     /// # Errors
     /// When the device could not promise that; what was written must then be taken as lost.
     fn flush(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Raw flash: programming clears bits, and only erasing a whole sector sets them again.
+///
+/// What was programmed or erased is durable when the call returns. A power cut in between leaves part of the programmed
+/// bytes, and anything at all in a sector that was being erased.
+pub trait Flash {
+    /// What can go wrong; carries path, offset and errno on a real device.
+    type Error: core::fmt::Debug;
+
+    /// Fills `buffer` from `offset`. Damage that the flash itself has found may come as data.
+    ///
+    /// # Errors
+    /// When the range is not wholly inside the flash or the device refuses.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Whether the sector at `offset` is marked bad; never so where flash has no such marks.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn is_bad(&mut self, offset: u64) -> Result<bool, Self::Error>;
+
+    /// Sets all bits of a sector.
+    ///
+    /// # Errors
+    /// When it is no sector, is locked, or wears out.
+    fn erase(&mut self, offset: u64, length: u64) -> Result<(), Self::Error>;
+
+    /// Clears the bits that are clear in `data`.
+    ///
+    /// # Errors
+    /// When the range is locked, or not made of whole pages where the flash wants that.
+    fn program(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error>;
+
+    /// Takes the write protection off a sector where it has one. Returns whether it is to be put back.
+    fn unlock(&mut self, offset: u64, length: u64) -> bool;
+
+    /// Puts the write protection back.
+    fn lock(&mut self, offset: u64, length: u64);
+
+    /// The error for a range that does not hold what was programmed.
+    fn damaged(&self, offset: u64) -> Self::Error;
 }
 
 /// The two directories that a change of the deployments writes to. They may be on one filesystem or on two.

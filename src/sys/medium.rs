@@ -22,7 +22,7 @@ pub struct FileMedium {
 pub struct MediumError {
     /// The file or device.
     pub path: PathBuf,
-    /// The step that failed: `open`, `read`, `write` or `sync`.
+    /// The step that failed: `open`, `read`, `write`, `sync`; of flash and UBI a few more.
     pub step: &'static str,
     /// Offset in the file, in bytes.
     pub offset: u64,
@@ -44,7 +44,12 @@ impl FileMedium {
     pub fn open(path: &Path, offset: u64, length: u64, writable: bool) -> Result<Self, MediumError> {
         let file = OpenOptions::new().read(true).write(writable).open(path);
         let file = file.map_err(|error| MediumError { path: path.into(), step: "open", offset, error })?;
-        Ok(FileMedium { file, path: path.into(), offset, length })
+        Ok(FileMedium::over(file, path, offset, length))
+    }
+
+    /// `length` bytes at `offset` of a file that is open already and is called `path`.
+    pub fn over(file: File, path: &Path, offset: u64, length: u64) -> Self {
+        FileMedium { file, path: path.into(), offset, length }
     }
 
     fn place(&self, step: &'static str, offset: u64, length: usize) -> Result<u64, MediumError> {

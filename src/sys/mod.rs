@@ -4,6 +4,7 @@ pub mod beneath;
 pub mod btrfs;
 pub mod files;
 pub mod flags;
+pub mod flash;
 pub mod freeze;
 pub mod kexec;
 pub mod lock;

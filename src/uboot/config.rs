@@ -2,7 +2,11 @@
 //!
 //! `DEVICE OFFSET SIZE [SECTOR-SIZE [SECTORS [DISABLE-LOCK]]]`; the offset is read as C's `%lli` (decimal,
 //! `0x`, octal; negative counts from the device's end), the sizes as `%zx` (hexadecimal, `0x` or not).
-//! libubootenv passes over lines that it cannot read; here they are errors, with their number.
+//! libubootenv passes over lines that it cannot read; here they are errors, with their number. What is behind the size
+//! counts for raw flash only: the size of an erase sector, how many of them the copy may use (both hexadecimal, 0 stands for
+//! not given), and whether its write protection is left alone.
+//!
+//! `DEVICE` may be `/dev/ubiN:NAME` or `/dev/mtdN:NAME`, a UBI volume by its name.
 
 use core::fmt;
 
@@ -17,6 +21,12 @@ pub struct Place<'a> {
     pub offset: i64,
     /// Of the whole image, in bytes.
     pub size: usize,
+    /// Of an erase sector, in bytes; 0: as the device says.
+    pub sector: u64,
+    /// Sectors that the copy may use; 0: as many as it needs.
+    pub sectors: u64,
+    /// The flash is not unlocked and locked.
+    pub disable_lock: bool,
 }
 
 /// The places of a whole environment.
@@ -110,14 +120,14 @@ fn place(line: &str, number: usize) -> Result<Option<Place<'_>>, ConfigError> {
         .and_then(|s| usize::try_from(s).ok())
         .filter(|s| (16..=MAX_SIZE).contains(s))
         .ok_or(ConfigError::Size(number))?;
+    let mut numbers = [0; 3];
     for (index, field) in fields.enumerate() {
-        match index {
-            0 | 1 => hex(field).map(drop).ok_or(ConfigError::Sector(number))?,
-            2 => signed(field).map(drop).ok_or(ConfigError::Sector(number))?,
-            _ => return Err(ConfigError::Fields(number)),
-        }
+        let value = if index < 2 { hex(field) } else { signed(field).map(i64::unsigned_abs) };
+        *numbers.get_mut(index).ok_or(ConfigError::Fields(number))? =
+            value.ok_or(ConfigError::Sector(number))?;
     }
-    Ok(Some(Place { device, offset, size }))
+    let [sector, sectors, lock] = numbers;
+    Ok(Some(Place { device, offset, size, sector, sectors, disable_lock: lock != 0 }))
 }
 
 /// Digits only: Rust's own parser would take a second sign.
@@ -157,8 +167,18 @@ mod tests {
     fn numbers_are_read_as_libubootenv_reads_them() {
         let text = b"# c\n\n/dev/a -0x4000 4000 0x200 1 # x\r\n\t/dev/b 010 0x4000 200 2 1\n";
         let config = Config::parse(text).unwrap();
-        assert_eq!(config.first, Place { device: "/dev/a", offset: -0x4000, size: 0x4000 });
-        assert_eq!(config.second, Some(Place { device: "/dev/b", offset: 8, size: 0x4000 }));
+        let place = |device, offset, sector, sectors, disable_lock| Place {
+            device,
+            offset,
+            size: 0x4000,
+            sector,
+            sectors,
+            disable_lock,
+        };
+        assert_eq!(config.first, place("/dev/a", -0x4000, 0x200, 1, false));
+        assert_eq!(config.second, Some(place("/dev/b", 8, 0x200, 2, true)));
+        let config = Config::parse(b"/dev/ubi0:env 0 4000 1F000").unwrap();
+        assert_eq!((config.first, config.second), (place("/dev/ubi0:env", 0, 0x1F000, 0, false), None));
     }
 
     #[test]

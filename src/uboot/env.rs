@@ -7,6 +7,8 @@ use core::fmt;
 
 /// Larger images are refused, in bytes. Real ones have 4 KiB to 256 KiB.
 pub const MAX_SIZE: usize = 1 << 20;
+/// Where the flag byte is, in an image that has one.
+pub const FLAG: usize = 4;
 /// More edits than this are not one logical change.
 pub const MAX_EDITS: usize = 256;
 

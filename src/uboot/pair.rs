@@ -25,6 +25,11 @@ impl Copy {
     }
 }
 
+/// The flag of the copy in use, in the Boolean scheme.
+pub const ACTIVE: u8 = 1;
+/// The flag of the other one.
+pub const OBSOLETE: u8 = 0;
+
 /// How flags order two good copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
@@ -97,7 +102,7 @@ pub fn choose(first: Copy, second: Copy, scheme: Scheme) -> Choice {
         // Only a step of exactly one is safe: the rule knows no other wrap than 255 to 0.
         next_flag: match scheme {
             Scheme::Incremental => flag.unwrap_or(0).wrapping_add(1),
-            Scheme::Boolean => 1,
+            Scheme::Boolean => ACTIVE,
         },
     }
 }
@@ -109,7 +114,7 @@ fn newer(a: u8, b: u8, scheme: Scheme) -> Slot {
             (0, 255) => false,
             _ => b > a,
         },
-        Scheme::Boolean => (a == 0 && b == 1) || (b == 255 && a != 255),
+        Scheme::Boolean => (a == OBSOLETE && b == ACTIVE) || (b == 255 && a != 255),
     };
     if second { Slot::Second } else { Slot::First }
 }

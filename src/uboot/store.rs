@@ -2,26 +2,24 @@
 //! new one (with two copies; a single copy cannot promise that).
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::policy::{BootState, Reading};
-use crate::storage::Medium;
-use crate::sys::flags::is_read_only;
-use crate::sys::medium::{FileMedium, MediumError};
+use crate::sys::medium::MediumError;
 
-use super::config::{Config, ConfigError, Place};
-use super::env::{Edit, EditError, Image, ImageError, Kind, rewrite};
-use super::pair::{Choice, Copy, Scheme, Slot, choose};
+use super::config::{Config, ConfigError};
+use super::device::{Device, Opened};
+use super::env::{Edit, EditError, FLAG, Image, Kind, rewrite};
+use super::flash::Unfit;
+use super::pair::{Choice, Copy, OBSOLETE, Scheme, Slot, choose};
+use super::seat::Seat;
 
 /// libubootenv holds this while it works.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
 /// Where `fw_printenv` looks, and we too.
 pub const DEFAULT_CONFIG: &str = "/etc/fw_env.config";
-/// What every medium writes whole or not at all, in bytes.
-const SECTOR: usize = 512;
 /// A longer `fw_env.config` is refused, in bytes.
 const MAX_CONFIG: u64 = 16 << 10;
 
@@ -36,8 +34,14 @@ pub enum Error<E = MediumError> {
     Config(PathBuf, ConfigError),
     /// The device cannot be opened or measured.
     Device(PathBuf, io::Error),
-    /// A character device: raw flash, which is not supported yet.
+    /// A character device that is neither flash nor a UBI volume.
     CharacterDevice(PathBuf),
+    /// Flash of a kind that no environment is in, as mtd/mtd-abi.h numbers it.
+    FlashKind(PathBuf, u8),
+    /// The place does not fit the flash.
+    Flash(PathBuf, Unfit<E>),
+    /// The copies are in different kinds of places, in which their flags mean different things.
+    Mixed,
     /// The place is not wholly inside the device.
     Outside {
         /// The device.
@@ -69,6 +73,8 @@ pub enum Error<E = MediumError> {
     ReadBack(E),
     /// What was read back is not what was written.
     Differs(Slot),
+    /// The new copy is whole, but this old one could not be marked obsolete.
+    Retire(Slot, E),
 }
 
 impl<E: fmt::Display> fmt::Display for Error<E> {
@@ -79,8 +85,13 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Error::Config(path, e) => write!(f, "{}: {e}", path.display()),
             Error::Device(path, e) => write!(f, "{}: {e}", path.display()),
             Error::CharacterDevice(path) => {
-                write!(f, "{}: MTD character devices are not supported yet; use a file or block device", path.display())
+                write!(f, "{}: neither flash (/dev/mtdN) nor a UBI volume (/dev/ubiN_M)", path.display())
             }
+            Error::FlashKind(path, kind) => {
+                write!(f, "{}: MTD devices of type {kind} hold no environment; NOR and NAND do", path.display())
+            }
+            Error::Flash(path, e) => write!(f, "{}: {e}; check fw_env.config", path.display()),
+            Error::Mixed => f.write_str("NOR flash and another device cannot hold the two copies of one environment"),
             Error::Outside { path, offset, size, length } => write!(
                 f,
                 "{}: {size:#x} bytes at offset {offset} are not inside its {length:#x} bytes; check fw_env.config",
@@ -99,6 +110,9 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Error::ReadBack(e) => write!(f, "the written environment cannot be read back: {e}"),
             Error::Differs(slot) => {
                 write!(f, "the {slot} copy is not what was written; the medium may be worn out")
+            }
+            Error::Retire(slot, e) => {
+                write!(f, "the environment was written, but its {slot}, old copy is not marked obsolete: {e}")
             }
         }
     }
@@ -145,6 +159,8 @@ pub struct Loaded {
     bytes: Option<Vec<u8>>,
     kind: Kind,
     choice: Choice,
+    /// The copy that does not count is whole, and not marked so.
+    unmarked: bool,
     /// What was found.
     pub condition: Condition,
 }
@@ -161,11 +177,11 @@ impl Loaded {
     }
 }
 
-/// An environment on a medium for each copy.
+/// An environment, with a place for each copy.
 #[derive(Debug)]
-pub struct Store<M = FileMedium> {
-    first: M,
-    second: Option<M>,
+pub struct Store<S = Device> {
+    first: S,
+    second: Option<S>,
     size: usize,
     writable: bool,
 }
@@ -191,20 +207,13 @@ impl Store {
     fn open_as(config_path: &Path, write: bool) -> Result<Store, Error> {
         let text = read_config(config_path)?;
         let config = Config::parse(&text).map_err(|e| Error::Config(config_path.into(), e))?;
-        let first = Resolved::of(&config.first, write)?;
-        let second = config.second.map(|p| Resolved::of(&p, write)).transpose()?;
-        let length = config.first.size as u64;
-        if let Some(second) = &second
-            && second.path == first.path
-            && first.offset.abs_diff(second.offset) < length
-        {
-            return Err(Error::Overlap(first.path));
+        let first = Opened::open(&config.first, write)?;
+        let second = config.second.map(|p| Opened::open(&p, write)).transpose()?;
+        if second.as_ref().is_some_and(|s| s.overlaps(&first)) {
+            return Err(Error::Overlap(config.first.device.into()));
         }
         let writable = first.writable && second.as_ref().is_none_or(|s| s.writable);
-        let medium = |r: Resolved| {
-            FileMedium::open(&r.path, r.offset, length, writable).map_err(|e| Error::Device(e.path, e.error))
-        };
-        Store::over(medium(first)?, second.map(medium).transpose()?, writable)
+        Store::over(first.device, second.map(|s| s.device), writable)
     }
 }
 
@@ -216,46 +225,6 @@ fn read_config(path: &Path) -> Result<Vec<u8>, Error> {
     if text.len() as u64 > MAX_CONFIG { Err(Error::LongConfig(path.into())) } else { Ok(text) }
 }
 
-/// A place with its real path and its offset from the start.
-struct Resolved {
-    path: PathBuf,
-    offset: u64,
-    writable: bool,
-}
-
-impl Resolved {
-    fn of(place: &Place<'_>, write: bool) -> Result<Resolved, Error> {
-        let failed = |e| Error::Device(place.device.into(), e);
-        // The real path, so that two names of one device are known as one.
-        let path = fs::canonicalize(place.device).map_err(failed)?;
-        let kind = fs::metadata(&path).map_err(failed)?.file_type();
-        if kind.is_char_device() {
-            return Err(Error::CharacterDevice(path));
-        }
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(failed(io::ErrorKind::InvalidInput.into()));
-        }
-        let both = write.then(|| OpenOptions::new().read(true).write(true).open(&path).ok()).flatten();
-        let both = both.filter(|file| !is_read_only(file));
-        let writable = both.is_some();
-        let mut file = match both {
-            Some(file) => file,
-            None => File::open(&path).map_err(failed)?,
-        };
-        let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let offset = if place.offset < 0 {
-            length.checked_sub(place.offset.unsigned_abs())
-        } else {
-            Some(place.offset.unsigned_abs())
-        };
-        let inside = |o: &u64| o.checked_add(place.size as u64).is_some_and(|end| end <= length);
-        match offset.filter(inside) {
-            Some(offset) => Ok(Resolved { path, offset, writable }),
-            None => Err(Error::Outside { path, offset: place.offset, size: place.size, length }),
-        }
-    }
-}
-
 /// Keeps `fw_setenv` away while we work; where there is no such place, as in an initramfs, nobody is there
 /// to keep away.
 pub fn lock() -> Option<File> {
@@ -264,16 +233,19 @@ pub fn lock() -> Option<File> {
     Some(file)
 }
 
-impl<M: Medium> Store<M> {
-    /// A store over media that each hold exactly one copy.
+impl<S: Seat> Store<S> {
+    /// A store over places that each hold exactly one copy.
     ///
     /// # Errors
-    /// When the media differ in length, or have one that no environment has.
-    pub fn over(first: M, second: Option<M>, writable: bool) -> Result<Self, Error<M::Error>> {
-        let length = first.len();
+    /// When they differ in size or kind, or have a size that no environment has.
+    pub fn over(first: S, second: Option<S>, writable: bool) -> Result<Self, Error<S::Error>> {
+        let length = first.size();
+        if second.as_ref().is_some_and(|s| s.scheme() != first.scheme()) {
+            return Err(Error::Mixed);
+        }
         let size = usize::try_from(length).ok().filter(|s| (16..=super::env::MAX_SIZE).contains(s));
         match size {
-            Some(size) if second.as_ref().is_none_or(|s| s.len() == length) => {
+            Some(size) if second.as_ref().is_none_or(|s| s.size() == length) => {
                 Ok(Store { first, second, size, writable })
             }
             _ => Err(Error::Sizes(length)),
@@ -281,9 +253,10 @@ impl<M: Medium> Store<M> {
     }
 
     /// Whether a write leaves the old or the new environment when the power is cut: there are two copies, or the only
-    /// one is no larger than a sector, which media write whole or not at all (the state of `uboot/boot.cmd`).
+    /// one is no larger than a sector, which media write whole or not at all (the state of `uboot/boot.cmd`), or in one
+    /// block of a UBI volume.
     pub fn survives_cuts(&self) -> bool {
-        self.second.is_some() || self.size <= SECTOR
+        self.second.is_some() || self.first.is_atomic()
     }
 
     /// Whether [`Store::save`] may be tried; asks nothing of the medium.
@@ -300,11 +273,11 @@ impl<M: Medium> Store<M> {
     /// # Errors
     /// When no copy can be read. Copies that can be read but are not environments are no error but a
     /// [`Condition`].
-    pub fn load(&mut self) -> Result<Loaded, Error<M::Error>> {
+    pub fn load(&mut self) -> Result<Loaded, Error<S::Error>> {
         self.load_copies(false)
     }
 
-    fn load_copies(&mut self, all: bool) -> Result<Loaded, Error<M::Error>> {
+    fn load_copies(&mut self, all: bool) -> Result<Loaded, Error<S::Error>> {
         let kind = self.kind();
         let (first, a) = read(&mut self.first, self.size, kind);
         let Some(second) = &mut self.second else {
@@ -318,10 +291,14 @@ impl<M: Medium> Store<M> {
                 next: Slot::First,
                 next_flag: 0,
             };
-            return Ok(Loaded { bytes: good.then_some(bytes), kind, choice, condition });
+            return Ok(Loaded { bytes: good.then_some(bytes), kind, choice, unmarked: false, condition });
         };
         let (second, b) = read(second, self.size, kind);
-        let choice = choose(a, b, Scheme::Incremental);
+        let scheme = self.first.scheme();
+        let choice = choose(a, b, scheme);
+        let idle = if choice.next == Slot::First { a } else { b };
+        let unmarked =
+            scheme == Scheme::Boolean && choice.both_good && !matches!(idle, Copy::Good { flag: OBSOLETE });
         let condition = match (a, b) {
             (Copy::Good { .. }, Copy::Good { .. }) => Condition::Good,
             (Copy::Good { .. }, Copy::BadCrc) => Condition::OneCopyCorrupt(Slot::Second),
@@ -336,7 +313,7 @@ impl<M: Medium> Store<M> {
             (Some(Slot::First), bytes, _) | (Some(Slot::Second), _, bytes) => bytes.ok(),
             (None, ..) => None,
         };
-        Ok(Loaded { bytes, kind, choice, condition })
+        Ok(Loaded { bytes, kind, choice, unmarked, condition })
     }
 
     /// Makes one logical change durable, in one image, and compares what the medium then holds.
@@ -347,7 +324,7 @@ impl<M: Medium> Store<M> {
     /// # Errors
     /// When there is no valid environment ([`Error::NoEnvironment`]), a copy cannot be read, the change does not fit, or the
     /// medium fails. After an error of the medium the old or the new environment is there (two copies).
-    pub fn save(&mut self, edits: &[Edit<'_>]) -> Result<(), Error<M::Error>> {
+    pub fn save(&mut self, edits: &[Edit<'_>]) -> Result<(), Error<S::Error>> {
         self.store(edits, false)
     }
 
@@ -355,11 +332,11 @@ impl<M: Medium> Store<M> {
     ///
     /// # Errors
     /// As [`Store::save`], without [`Error::NoEnvironment`].
-    pub fn create(&mut self, edits: &[Edit<'_>]) -> Result<(), Error<M::Error>> {
+    pub fn create(&mut self, edits: &[Edit<'_>]) -> Result<(), Error<S::Error>> {
         self.store(edits, true)
     }
 
-    fn store(&mut self, edits: &[Edit<'_>], create: bool) -> Result<(), Error<M::Error>> {
+    fn store(&mut self, edits: &[Edit<'_>], create: bool) -> Result<(), Error<S::Error>> {
         if !self.writable {
             return Err(Error::ReadOnly);
         }
@@ -375,28 +352,49 @@ impl<M: Medium> Store<M> {
         let same =
             |i: Image<'_>| Image::parse(&new, loaded.kind).is_ok_and(|n| n.variables().eq(i.variables()));
         if loaded.condition == Condition::Good && loaded.image().is_some_and(same) {
-            return Ok(());
+            return if loaded.unmarked { self.retire(next) } else { Ok(()) };
         }
-        let medium = match (next, &mut self.second) {
+        let seat = self.seat(next);
+        seat.write(&new).map_err(Error::Write)?;
+        seat.flush().map_err(Error::Flush)?;
+        if seat.read().map_err(Error::ReadBack)? != new {
+            return Err(Error::Differs(next));
+        }
+        let marked = loaded.image().is_none_or(|old| old.flag == OBSOLETE);
+        if self.scheme() == Some(Scheme::Boolean) && !marked { self.retire(next.other()) } else { Ok(()) }
+    }
+
+    /// How the copies are told apart; `None` where there is only one.
+    fn scheme(&self) -> Option<Scheme> {
+        self.second.as_ref().map(Seat::scheme)
+    }
+
+    fn seat(&mut self, slot: Slot) -> &mut S {
+        match (slot, &mut self.second) {
             (Slot::Second, Some(second)) => second,
             _ => &mut self.first,
-        };
-        medium.write_at(0, &new).map_err(Error::Write)?;
-        medium.flush().map_err(Error::Flush)?;
-        let mut back = vec![0; self.size];
-        medium.read_at(0, &mut back).map_err(Error::ReadBack)?;
-        if back == new { Ok(()) } else { Err(Error::Differs(next)) }
+        }
+    }
+
+    /// Marks a copy as the one that does not count.
+    fn retire(&mut self, slot: Slot) -> Result<(), Error<S::Error>> {
+        let seat = self.seat(slot);
+        seat.retire().map_err(|e| Error::Retire(slot, e))?;
+        match seat.read().map_err(Error::ReadBack)?.get(FLAG) {
+            Some(&OBSOLETE) => Ok(()),
+            _ => Err(Error::Differs(slot)),
+        }
     }
 }
 
-fn read<M: Medium>(medium: &mut M, size: usize, kind: Kind) -> (Result<Vec<u8>, M::Error>, Copy) {
-    let mut bytes = vec![0; size];
-    if let Err(e) = medium.read_at(0, &mut bytes) {
-        return (Err(e), Copy::Unreadable);
-    }
+fn read<S: Seat>(seat: &mut S, size: usize, kind: Kind) -> (Result<Vec<u8>, S::Error>, Copy) {
+    let bytes = match seat.read() {
+        Ok(bytes) => bytes,
+        Err(e) => return (Err(e), Copy::Unreadable),
+    };
     let copy = match Image::parse(&bytes, kind) {
-        Ok(image) => Copy::Good { flag: image.flag },
-        Err(ImageError::Crc { .. } | ImageError::Size(_)) => Copy::BadCrc,
+        Ok(image) if bytes.len() == size => Copy::Good { flag: image.flag },
+        _ => Copy::BadCrc,
     };
     (Ok(bytes), copy)
 }

@@ -83,10 +83,12 @@ pub fn fw_env_config(data: &[u8]) {
         }
     };
     let mut written = String::new();
-    for Place { device, offset, size } in [Some(config.first), config.second].into_iter().flatten() {
+    for place in [Some(config.first), config.second].into_iter().flatten() {
+        let Place { device, offset, size, sector, sectors, disable_lock } = place;
         assert!(!device.is_empty() && !device.contains([' ', '\t', '\n']) && !device.starts_with('#'));
         assert!((16..=bootward::uboot::env::MAX_SIZE).contains(&size) && size == config.first.size);
-        written.push_str(&format!("{device} {offset} {size:#x}\n"));
+        let lock = u8::from(disable_lock);
+        written.push_str(&format!("{device} {offset} {size:#x} {sector:#x} {sectors:x} {lock}\n"));
     }
     assert_eq!(Config::parse(written.as_bytes()), Ok(config));
 }
