@@ -6,6 +6,7 @@ mod disk;
 mod env;
 #[path = "../common/sysroot.rs"]
 mod fixture;
+mod flash;
 mod ledger;
 #[path = "../common/pair.rs"]
 mod pair;
