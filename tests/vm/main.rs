@@ -126,6 +126,11 @@ fn the_boot_partition_is_read_and_let_go() {
     happens(lab::hardware::boot_partition());
 }
 
+#[test]
+fn the_environment_in_flash_is_shared_with_fw_setenv() {
+    happens(lab::flash::play());
+}
+
 /// Through real U-Boot, from power on.
 mod uboot {
     use super::{all_play, lab::board::Uboot, lab::trials};

@@ -15,6 +15,7 @@ pub mod cuts;
 pub mod debian;
 pub mod fault;
 pub mod fixture;
+pub mod flash;
 pub mod guardian;
 pub mod hardware;
 pub mod kexec;
