@@ -189,9 +189,6 @@ pub enum Error {
     },
     /// What came is a web page: a captive portal, or the URL of a web site and not of a repository.
     WebPage,
-    /// What minreq says of it, where it is none of the above.
-    #[cfg(feature = "minreq")]
-    Minreq(String),
 }
 
 /// Why a redirect is not followed.
@@ -252,8 +249,6 @@ impl Error {
                 Retry::After(after.unwrap_or(Duration::ZERO))
             }
             Error::Status { code: 511, .. } => Retry::After(Duration::from_secs(60)),
-            #[cfg(feature = "minreq")]
-            Error::Minreq(_) => soon,
             _ => Retry::Never,
         }
     }
@@ -375,8 +370,6 @@ impl fmt::Display for Error {
             Error::WebPage => {
                 f.write_str("a web page came instead of the file: the network may want a login (captive portal), or the URL is of a web site")
             }
-            #[cfg(feature = "minreq")]
-            Error::Minreq(cause) => write!(f, "no answer: {cause}"),
         }
     }
 }

@@ -19,11 +19,21 @@
 
 pub mod backoff;
 pub mod error;
+pub mod http;
 pub mod limits;
 pub mod url;
 
+#[cfg(not(target_os = "none"))]
+pub mod any;
+#[cfg(not(target_os = "none"))]
+pub mod file;
+#[cfg(all(feature = "tls", not(target_os = "none")))]
+pub mod tls;
+
 use alloc::string::String;
 
+#[cfg(not(target_os = "none"))]
+pub use any::{AnyChannel, AnyTransport, Options, open};
 pub use backoff::Backoff;
 pub use error::{Error, Retry, Step};
 pub use limits::Limits;
