@@ -3,7 +3,7 @@
 //! ```text
 //!   Request ──send──> Channel ──receive──> Answer (head), then read, read, ... 0
 //!                        │
-//!     file (a directory)   http (ours: keep-alive, pipelining, TLS by tls)   minreq (feature, one request a connection)
+//!     file (a directory)   http (ours: keep-alive, pipelining, TLS by tls)
 //! ```
 //!
 //! A [`Transport`] is a server, shared by threads; each thread opens its own [`Channel`] and has up to
@@ -106,7 +106,7 @@ pub trait Transport: Sync {
 /// is sent again, as long as each connection answers something. When a connection fails, the oldest request gets
 /// the reason, each other one under way [`Error::NotAnswered`], and the channel can be used again.
 pub trait Channel {
-    /// How many requests may be under way at once (pipelining): 1 for files and minreq, and for a server that turned
+    /// How many requests may be under way at once (pipelining): 1 for files, and for a server that turned
     /// out to break pipelines. More are accepted, but a server that reads nothing meanwhile may then stall.
     fn window(&self) -> usize;
 

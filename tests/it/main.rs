@@ -7,6 +7,7 @@ mod bootc;
 mod cli;
 mod docs;
 mod env;
+mod fetch;
 #[path = "../common/sysroot.rs"]
 mod fixture;
 mod health;
