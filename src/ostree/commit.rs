@@ -20,6 +20,7 @@ pub struct Commit {
     data: Vec<u8>,
     checksum: Checksum,
     parent: Option<Checksum>,
+    time: u64,
     root_tree: Checksum,
     root_meta: Checksum,
 }
@@ -68,7 +69,7 @@ impl Commit {
         if data.len() > OBJECT_MAX {
             return Err(CommitError::TooLong(data.len()));
         }
-        let [metadata, parent, related, subject, body, _time, tree, meta] =
+        let [metadata, parent, related, subject, body, time, tree, meta] =
             variant::tuple(&data, &MEMBERS).ok_or(CommitError::Form)?;
         let whole = variant::text(subject).is_some()
             && variant::text(body).is_some()
@@ -83,7 +84,8 @@ impl Commit {
         };
         let root_tree = Checksum::from_bytes(tree).ok_or(CommitError::RootTree(tree.len()))?;
         let root_meta = Checksum::from_bytes(meta).ok_or(CommitError::RootMeta(meta.len()))?;
-        Ok(Commit { checksum: Checksum::of(&data), parent, root_tree, root_meta, data })
+        let time = variant::u64_be(time).ok_or(CommitError::Form)?;
+        Ok(Commit { checksum: Checksum::of(&data), parent, time, root_tree, root_meta, data })
     }
 
     /// Its own checksum, which is its name.
@@ -94,6 +96,11 @@ impl Commit {
     /// The commit before it.
     pub fn parent(&self) -> Option<Checksum> {
         self.parent
+    }
+
+    /// When it was made, in seconds since 1970. Builds that are reproducible say 0, or something else that stays.
+    pub fn time(&self) -> u64 {
+        self.time
     }
 
     /// The dirtree of its root directory.
@@ -121,7 +128,8 @@ impl Commit {
         variant::text(variant::lookup(self.metadata(), key, "s")?)
     }
 
-    fn metadata(&self) -> &[u8] {
+    /// What is in its metadata: an `a{sv}`, of which [`super::variant`] takes values.
+    pub fn metadata(&self) -> &[u8] {
         variant::tuple(&self.data, &MEMBERS).map_or(&[], |[metadata, ..]| metadata)
     }
 }

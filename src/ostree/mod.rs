@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   variant   the four shapes of GVariant that objects are made of, in normal form only
+//!   emit      the same shapes, written
 //!   object    checksums, and where an object is in a repository
 //!   commit    a commit: its metadata, its parent, the root of its tree
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
@@ -19,6 +20,7 @@
 pub mod commit;
 #[cfg(feature = "recovery")]
 pub mod content;
+pub mod emit;
 pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;

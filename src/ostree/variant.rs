@@ -15,6 +15,16 @@ pub struct Member {
     fixed: Option<usize>,
 }
 
+impl Member {
+    pub(super) fn align(self) -> usize {
+        self.align
+    }
+
+    pub(super) fn is_fixed(self) -> bool {
+        self.fixed.is_some()
+    }
+}
+
 /// `s`, `ay`, and arrays of those: at any byte.
 pub const BYTES: Member = Member { align: 1, fixed: None };
 /// `u`.
@@ -140,24 +150,49 @@ pub fn u32_be(data: &[u8]) -> Option<u32> {
     data.try_into().ok().map(u32::from_be_bytes)
 }
 
+/// `t`, big-endian as OSTree keeps its numbers.
+pub fn u64_be(data: &[u8]) -> Option<u64> {
+    data.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// `t`, as it is inside of a variant.
+pub fn u64_le(data: &[u8]) -> Option<u64> {
+    data.try_into().ok().map(u64::from_le_bytes)
+}
+
 /// Whether this is an `a{sv}` as far down as the names of its keys.
 pub fn is_dictionary(data: &[u8]) -> bool {
     let named = |entry| tuple(entry, &[BYTES, VARIANT]).and_then(|[name, _]| text(name)).is_some();
     array(data, 8).is_some_and(|mut entries| entries.all(|entry| entry.is_some_and(named)))
 }
 
-/// The value of a key in an `a{sv}`, when it has this type. The first one counts where a key is there twice.
-pub fn lookup<'a>(dictionary: &'a [u8], key: &str, kind: &str) -> Option<&'a [u8]> {
+/// The keys of an `a{sv}` in their order, each with the bytes of its variant.
+pub fn entries(dictionary: &[u8]) -> Option<Vec<(&str, &[u8])>> {
+    let entry = |entry| {
+        let [name, value] = tuple(entry, &[BYTES, VARIANT])?;
+        Some((text(name)?, value))
+    };
+    array(dictionary, 8)?.map(|element| element.and_then(entry)).collect()
+}
+
+/// The value of a key in an `a{sv}`, and its type. The first one counts where a key is there twice.
+pub fn find<'a>(dictionary: &'a [u8], key: &str) -> Option<(&'a [u8], &'a [u8])> {
     for entry in array(dictionary, 8)? {
         let [name, value] = tuple(entry?, &[BYTES, VARIANT])?;
         if text(name)? == key {
-            let end = value.len().checked_sub(kind.len() + 1)?;
-            let (value, signature) = value.split_at_checked(end)?;
-            return (signature.first() == Some(&0) && signature.get(1..)? == kind.as_bytes())
-                .then_some(value);
+            // The type is what follows the last NUL.
+            let nul = value.iter().rposition(|&b| b == 0)?;
+            let (value, kind) = value.split_at_checked(nul)?;
+            return Some((value, kind.get(1..)?));
         }
     }
     None
+}
+
+/// The value of a key in an `a{sv}`, when it has this type. The first one counts where a key is there twice.
+pub fn lookup<'a>(dictionary: &'a [u8], key: &str, kind: &str) -> Option<&'a [u8]> {
+    let (value, found) = find(dictionary, key)?;
+    (!kind.is_empty() && found == kind.as_bytes()).then_some(value)
 }
 
 #[cfg(test)]
