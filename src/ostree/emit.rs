@@ -113,9 +113,8 @@ mod tests {
                     (format!("key.{}", "k".repeat(n)), value)
                 })
                 .collect();
-            let theirs = gv!("a{sv}").serialize_to_vec(
-                values.iter().map(|(k, v)| (k.as_str(), v)).collect::<Vec<_>>().iter().map(|(k, v)| (*k, *v)),
-            );
+            let entries: Vec<(&str, &Value)> = values.iter().map(|(k, v)| (k.as_str(), v)).collect();
+            let theirs = gv!("a{sv}").serialize_to_vec(entries.iter());
             let parts: Vec<(&str, Vec<u8>)> = values.iter().map(|(k, v)| (k.as_str(), v.ours())).collect();
             let ours = dictionary(parts.iter().map(|(k, v)| (*k, v.as_slice())));
             assert_eq!(ours, theirs, "{count} of {size}");

@@ -8,6 +8,9 @@
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   content   what a file object of an archive repository begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
+//!   mark      which of two commits is the older one, and the floor that a device does not go below
+//!   version   the order of version strings
+//!   admit     may a commit be installed here?
 //!   read      objects and keys as files, of the std ring
 //!   verify    is a deployment what its commit says?
 //! ```
@@ -17,10 +20,12 @@
 //!
 //! Formats: src/libostree/ostree-core.h and ostree-core.c of libostree v2026.4, docs/repo.md.
 
+pub mod admit;
 pub mod commit;
 #[cfg(feature = "recovery")]
 pub mod content;
 pub mod emit;
+pub mod mark;
 pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;
@@ -28,6 +33,7 @@ pub mod sign;
 pub mod tree;
 pub mod variant;
 pub mod verify;
+pub mod version;
 
 pub use commit::Commit;
 pub use object::Checksum;

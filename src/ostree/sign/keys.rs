@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn revoked_keys_and_thresholds() {
-        let other = base64::encode(&PublicKey::new(generator()));
+        let other = base64::encode(&generator());
         let gather = |trusted: &str, revoked: &str, threshold| {
             let mut all = Gathering::default();
             all.trust(trusted.as_bytes())?;

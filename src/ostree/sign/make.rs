@@ -133,7 +133,7 @@ pub fn sign(secret: &Secret, commit: &[u8], metadata: Option<&[u8]>) -> Result<S
     let ours = |bytes: &&[u8]| {
         Signature::from_slice(bytes).is_ok_and(|signature| public.verify(commit.bytes(), &signature).is_ok())
     };
-    if signatures.iter().any(|bytes| ours(&bytes)) {
+    if signatures.iter().any(ours) {
         return Ok(Signed { metadata: None, signatures: signatures.len() });
     }
     if signatures.len() >= MAX_SIGNATURES {
