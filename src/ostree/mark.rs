@@ -169,15 +169,19 @@ impl Mark {
         if self.time_ahead(by.time) {
             return floor;
         }
-        let newer = by.time.cmp(&self.time).then_with(|| match (&by.version, &self.version) {
-            (Some(by), Some(own)) => compare(by, own),
-            (by, own) => by.is_some().cmp(&own.is_some()),
-        });
+        let newer = by.time.cmp(&self.time).then_with(|| order(&by.version, &self.version));
         if newer.is_gt() {
             floor.time = by.time;
             floor.version.clone_from(&by.version);
         }
         floor
+    }
+
+    /// The higher one of two floors, part by part: neither is too far above, both were floors of this device.
+    pub fn highest(&self, other: &Mark) -> Mark {
+        let newer = other.time.cmp(&self.time).then_with(|| order(&other.version, &self.version));
+        let dated = if newer.is_gt() { other } else { self };
+        Mark { serial: self.serial.max(other.serial), time: dated.time, version: dated.version.clone() }
     }
 
     fn time_ahead(&self, time: u64) -> bool {
@@ -220,6 +224,13 @@ impl Mark {
             }
         }
         dated.then_some(mark)
+    }
+}
+
+fn order(one: &Option<String>, other: &Option<String>) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => compare(one, other),
+        (one, other) => one.is_some().cmp(&other.is_some()),
     }
 }
 

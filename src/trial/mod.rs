@@ -3,12 +3,13 @@
 //! ```text
 //!   settle    what a verb does, from plain facts (pure)
 //!   rejected  commits that failed here and are not to be installed again (format)
+//!   floor     the newest that was ever confirmed, below which nothing is installed (format; its reading is of the std ring)
 //!   facts     gathers what there is (this and what follows is of the std ring)
 //!   prepare   what is going to be done, as a value
 //!   act       does it, in an order that a power cut cannot spoil
 //! ```
 //!
-//! The order is: the verdicts (ledger, rejected commits), then the deployments, then the bootloader's variables in one
+//! The order is: the verdicts (rejected commits, floor, ledger), then the deployments, then the bootloader's variables in one
 //! write. Before the last one a cut leaves `rollback=1` with a configuration whose first entry is already the good one:
 //! a bootloader without a second entry takes the first; one with a second entry boots that one, an older good
 //! deployment, for which the ledger says that nobody before it failed, and whose confirmation clears the variable.
@@ -18,6 +19,7 @@
 pub mod act;
 #[cfg(not(target_os = "none"))]
 mod facts;
+pub mod floor;
 #[cfg(not(target_os = "none"))]
 mod prepare;
 pub mod rejected;

@@ -6,14 +6,15 @@ use crate::arrange::Layout;
 use crate::arrange::layout::Entry;
 use crate::arrange::plan::{self, Plan, Step};
 use crate::ledger::{DeploymentId, Kind};
+use crate::ostree::Checksum;
 use crate::storage::{At, Volume};
 use crate::sys::beneath::Beneath;
 use crate::sys::time;
 
 use super::act::Error;
 use super::facts::{Environment, Past, Site, read, standing};
-use super::rejected;
 use super::settle::{self, Settlement, Standing, Variables};
+use super::{floor, rejected};
 
 /// A verb.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +83,11 @@ pub fn prepare(site: &Site, verb: &Verb) -> Result<Prepared, Error> {
     let settlement = settled(verb, &standing, &layout)?;
     let mut report = Report::default();
     let plan = plan(verb, &layout, &settlement, &past, &mut report)?;
-    let marks = marks(site, verb, &layout, &standing, &settlement);
+    let mut marks = marks(site, verb, &layout, &standing, &settlement);
+    let running = standing.booted.and_then(|b| layout.entries.get(b));
+    if let (Verb::Confirm, Some(running)) = (verb, running) {
+        marks.extend(raise(site, &running.commit));
+    }
     report.steps = marks.iter().map(ToString::to_string).collect();
     report.steps.extend(plan.iter().flat_map(Plan::steps).map(ToString::to_string));
     report.variables = environment.changes(&settlement.variables);
@@ -171,6 +176,24 @@ fn marks(
         Step::Write(At::root(rejected::PATH), text),
         Step::Sync(Volume::Root),
     ]
+}
+
+/// The floor, where a confirmation of this commit raises it or one of its copies has to be mended.
+fn raise(site: &Site, commit: &str) -> Vec<Step> {
+    let known = floor::read(&site.sysroot);
+    known.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let tree = Beneath::open(&site.sysroot).map_err(|e| e.desc().to_string());
+    let mark = tree.and_then(|tree| {
+        let checksum = Checksum::parse(commit).ok_or("its name is no checksum")?;
+        floor::mark(&tree, &checksum)
+    });
+    match mark {
+        Ok(mark) => known.steps(&known.mark.raised(&mark)),
+        Err(e) => {
+            warn!("older commits than this one will not be refused: {e}");
+            Vec::new()
+        }
+    }
 }
 
 fn tell(verb: &Verb, layout: &Layout, standing: &Standing, settlement: &Settlement, report: &mut Report) {

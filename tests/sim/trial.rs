@@ -10,10 +10,14 @@ use bootward::arrange::survey::{Places, survey};
 use bootward::ledger::diary::Diary;
 use bootward::ledger::{DeploymentId, Kind, Limits};
 use bootward::observe::{Sources, observe};
+use bootward::ostree::mark::Mark;
+use bootward::ostree::object::Checksum;
 use bootward::policy::{Action, decide};
+use bootward::sys::beneath::Beneath;
+use bootward::sys::files::Disk;
 use bootward::sysroot::Machine;
 use bootward::trial::act::{Site, Verb, act, prepare, record_change, record_verdicts, save};
-use bootward::trial::rejected;
+use bootward::trial::{floor, rejected};
 use bootward::uboot::env::Edit;
 use bootward::uboot::store::Store;
 
@@ -235,4 +239,69 @@ fn a_pulled_plug_is_not_blamed() {
         assert!(!bootable(false, limits), "{limits:?}");
         assert!(bootable(true, limits), "{limits:?}");
     }
+}
+
+/// G32: whatever is cut and whichever copy is lost, nothing older than what was confirmed before is taken, and once the
+/// confirmation is done nothing older than what it confirmed.
+#[test]
+fn the_floor_never_falls() {
+    let base = start(&Style { slots: true, ..PLAIN });
+    let device = Device::new(&base);
+    let order = device.order();
+    let tree = Beneath::open(&device.root()).unwrap();
+    let mark = |path: &String| {
+        let commit = path.rsplit('/').next().unwrap().split('.').next().unwrap();
+        floor::mark(&tree, &Checksum::parse(commit).unwrap()).unwrap()
+    };
+    let marks: Vec<Mark> = order.iter().map(mark).collect();
+    let [newest, confirmed, older] = &marks[..] else { panic!("{marks:?}") };
+    assert!(confirmed.follows(newest).is_err() && older.follows(confirmed).is_err());
+    let mut states = 0;
+    // The ledger is a third witness, which must not hide what the other two lack.
+    for (witness, copies) in [(false, 2), (true, 2), (true, 0)] {
+        let device = Device::new(&base);
+        let prefix = &floor::PATHS[..copies];
+        fs::create_dir_all(device.root().join("ostree/bootward")).unwrap();
+        prefix.iter().for_each(|path| fs::write(device.root().join(path), confirmed.text()).unwrap());
+        if witness {
+            tried(&device.root(), &order[1], true);
+        }
+        let disk = load(&device.root(), &|_| false);
+        let prepared = prepare(&device.site(&order[0]), &Verb::Confirm).unwrap();
+        for separate in [false, true] {
+            let mut model = Model::new(disk.clone(), separate);
+            carry::steps(&mut model, &prepared.marks, false).unwrap();
+            let mut seen = BTreeSet::new();
+            let mut check = |disk: &State, least: &Mark, name: &str| {
+                for lost in [None, Some(0), Some(1)] {
+                    // With one copy lost and the ledger gone nothing may be missing either.
+                    let device = Device::new(disk);
+                    let files = floor::PATHS.map(|path| device.root().join(path));
+                    if let Some(file) = lost.and_then(|lost: usize| files.get(lost)).filter(|f| f.exists()) {
+                        fs::write(file, &fs::read(file).unwrap()[1..]).unwrap();
+                    }
+                    let name = format!("{name}, witness {witness}, {copies} copies, lost {lost:?}");
+                    let found = floor::read(&device.root());
+                    assert_eq!(least.follows(&found.mark).is_ok(), found.mark == *least, "{name}");
+                    assert!(older.follows(&found.mark).is_err(), "{name}");
+                    states += 1;
+                    // And what is lost is mended by the next one.
+                    let marks = prepare(&device.site(&order[0]), &Verb::Confirm).unwrap().marks;
+                    carry::steps(&mut Disk::open(&device.root(), &device.root()).unwrap(), &marks, false)
+                        .unwrap();
+                    let mended = floor::read(&device.root());
+                    assert_eq!((&mended.mark, mended.warnings.len()), (newest, 0), "{name}");
+                    assert!(files.iter().all(|f| fs::read_to_string(f).unwrap() == newest.text()), "{name}");
+                }
+            };
+            model.cuts(|cut| {
+                if seen.insert(cut.linux.clone()) {
+                    check(&cut.linux, confirmed, &format!("cut {}", cut.name));
+                }
+            });
+            check(&model.now, newest, "done");
+        }
+    }
+    println!("floors after a cut, a copy lost: {states}");
+    assert!(states > 60, "only {states}");
 }
