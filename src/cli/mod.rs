@@ -9,6 +9,8 @@ pub mod env;
 pub mod log;
 pub mod options;
 pub mod prepare_root;
+#[cfg(feature = "publish")]
+pub mod publish;
 pub mod status;
 #[cfg(feature = "trial")]
 pub mod trial;
@@ -48,6 +50,10 @@ const VERBS: &[Verb] = &[
     Verb { name: "check", summary: "run the health checks and conclude", run: check::run },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
+    #[cfg(feature = "publish")]
+    Verb { name: "keygen", summary: "make a pair of keys for signing commits", run: publish::keygen },
+    #[cfg(feature = "publish")]
+    Verb { name: "sign", summary: "sign a commit of a repository", run: publish::sign },
     Verb {
         name: "prepare-root",
         summary: "make a deployment the root, as ostree-prepare-root does",

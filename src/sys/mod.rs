@@ -12,6 +12,8 @@ pub mod loop_device;
 pub mod medium;
 pub mod mount;
 pub mod process;
+#[cfg(feature = "publish")]
+pub mod random;
 pub mod rehearse;
 pub mod time;
 pub mod tree;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use bootward::ostree::sign::base64;
 use gvariant::{Marker, SerializeTo, Variant, VariantWrap, gv};
 
 /// A pair of keys that openssl made.
@@ -31,6 +32,14 @@ impl Pair {
         fs::write(&der, &whole[whole.len() - 32..]).unwrap();
         let public = run("openssl", &["base64", "-A", "-in", der.to_str().unwrap()]);
         Pair { _keep: keep, private, public: String::from_utf8(public).unwrap() }
+    }
+
+    #[allow(dead_code, reason = "not every test that has this file hands the key over")]
+    /// The secret key as libostree's tools take it: the seed, which a PKCS #8 file ends with, and the public key.
+    pub fn secret(&self) -> String {
+        let whole = run("openssl", &["pkey", "-in", self.private.to_str().unwrap(), "-outform", "DER"]);
+        let public = base64::decode::<32>(self.public.as_bytes()).unwrap();
+        base64::encode(&[&whole[whole.len() - 32..], &public].concat())
     }
 
     pub fn sign(&self, data: &[u8]) -> Vec<u8> {

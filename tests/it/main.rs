@@ -1,6 +1,7 @@
 //! Integration tests: the real binary and library against the real tools.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod admit;
 mod arrange;
 mod block;
 mod bootc;
@@ -16,6 +17,7 @@ mod initramfs;
 mod pair;
 mod prepare;
 mod pull;
+mod publish;
 mod service;
 #[path = "../common/shelf.rs"]
 mod shelf;
