@@ -8,6 +8,7 @@
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   content   what a file object of an archive repository begins with
 //!   sign      trusted keys; only they make a VerifiedCommit
+//!   keyring   keys in files, as libostree lays them out; of the std ring
 //!   mark      which of two commits is the older one, and the floor that a device does not go below
 //!   version   the order of version strings
 //!   admit     may a commit be installed here?
@@ -25,6 +26,8 @@ pub mod commit;
 #[cfg(feature = "recovery")]
 pub mod content;
 pub mod emit;
+#[cfg(not(target_os = "none"))]
+pub mod keyring;
 pub mod mark;
 pub mod object;
 #[cfg(not(target_os = "none"))]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use bootward::ostree::admit::{Admitted, Age, Policy, Refusal, Trust, Warning};
+use bootward::ostree::keyring::{self, KeyringError, Source};
 use bootward::ostree::mark::{Disorder, Mark};
 use bootward::ostree::object::{self, Kind};
 use bootward::ostree::sign::{Gathering, KeysError, SignError, base64};
@@ -339,6 +340,47 @@ fn degenerate_keys_and_signatures() {
     assert!(policy.admit(&release.name, release.commit.clone(), Some(&whole)).is_ok());
     println!("degenerate keys and signatures: {cases}, accepted: 0");
     assert!(cases > 64);
+}
+
+/// Files as libostree lays them out, and what is wrong with one of them is never passed over.
+#[test]
+fn keys_in_libostrees_layout() {
+    let keep = tempfile::tempdir().unwrap();
+    let (etc, usr) = (keep.path().join("etc/ostree"), keep.path().join("usr/share/ostree"));
+    let layout = [Source::Layout(etc.clone()), Source::Layout(usr.clone())];
+    assert_eq!(keyring::keys(&layout, 1), Err(KeyringError::Together(KeysError::Empty)));
+    fs::create_dir_all(etc.join("revoked.ed25519.d")).unwrap();
+    fs::create_dir_all(usr.join("trusted.ed25519.d")).unwrap();
+    assert_eq!(keyring::keys(&layout, 1), Err(KeyringError::Together(KeysError::Empty)));
+    let (one, other, third) = (Pair::new(), Pair::new(), Pair::new());
+    fs::write(etc.join("trusted.ed25519"), &one.public).unwrap();
+    fs::write(usr.join("trusted.ed25519.d/other"), format!("{}\n{}\n", other.public, one.public)).unwrap();
+    fs::write(usr.join("trusted.ed25519.d/third"), &third.public).unwrap();
+    assert_eq!(keyring::keys(&layout, 3).unwrap().count(), 4);
+    assert!(keyring::keys(&layout, 4).is_err());
+    let revoked = etc.join("revoked.ed25519.d/one");
+    fs::write(&revoked, &one.public).unwrap();
+    let publisher = Publisher::new();
+    let release = publisher.numbered(1);
+    let keys = keyring::keys(&layout, 1).unwrap();
+    let verify =
+        |pair: &Pair| keys.verify(release.commit.clone(), Some(&detached(&[pair.sign(&release.commit)])));
+    assert_eq!(verify(&one).map(|v| v.key()), Err(SignError::Revoked(0)));
+    assert_eq!(verify(&other).map(|v| v.key()), Ok(1));
+    assert_eq!(verify(&third).map(|v| v.key()), Ok(3));
+    let usable = keyring::keys(&[Source::Directory(usr.join("trusted.ed25519.d"))], 3);
+    assert_eq!(usable.map(|keys| keys.count()), Ok(3));
+    assert!(keyring::keys(&[Source::File(etc.join("nothing"))], 1).is_err());
+    for damage in ["", "not a key", &one.public[1..]] {
+        fs::write(&revoked, damage).unwrap();
+        assert!(matches!(keyring::keys(&layout, 1), Err(KeyringError::Content(..))), "{damage}");
+    }
+    fs::remove_file(&revoked).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &revoked).unwrap();
+    assert!(matches!(keyring::keys(&layout, 1), Err(KeyringError::Unreadable(..))));
+    fs::remove_file(&revoked).unwrap();
+    fs::create_dir(&revoked).unwrap();
+    assert!(matches!(keyring::keys(&layout, 1), Err(KeyringError::Unreadable(..))));
 }
 
 #[test]
