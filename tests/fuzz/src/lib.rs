@@ -10,7 +10,8 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `corpus/NAME` holds each one's inputs.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
+    ("admit", ostree::admit),
     ("bls", boot::bls),
     ("cmdline", text::cmdline),
     ("config", text::config),

@@ -3,7 +3,10 @@
 use bootward::ostree::Keys;
 use std::sync::LazyLock;
 
+use bootward::ostree::admit::{Policy, Refusal, Trust};
 use bootward::ostree::commit::{COMPOSEFS_DIGEST, Commit, IMAGE_CONFIG};
+use bootward::ostree::emit;
+use bootward::ostree::mark::Mark;
 use bootward::ostree::object::Checksum;
 use bootward::ostree::sign::{MAX_KEYS, SignError};
 use bootward::ostree::tree::{DIRECTORY, DirTree, Meta, NAME_MAX};
@@ -139,5 +142,37 @@ fn keys(data: &[u8]) {
         Err(error) => {
             let _ = error.to_string();
         }
+    }
+}
+
+/// Admission: what is admitted is the signed commit under its own name; a floor is read as it is written; what is
+/// written is what was read.
+pub fn admit(data: &[u8]) {
+    let keys = &*TRUSTED;
+    let floor = Mark::parse(data).unwrap_or_default();
+    if Mark::parse(data).is_some() {
+        assert_eq!(Mark::parse(floor.text().as_bytes()).as_ref(), Some(&floor));
+        assert_eq!(floor.follows(&floor.raised(&floor)).is_ok(), floor.follows(&floor).is_ok());
+    }
+    let policy = Policy::new(Trust::Ed25519(keys), &floor);
+    let name = Checksum::of(COMMIT);
+    match policy.admit(&name, COMMIT.to_vec(), Some(data)) {
+        Ok(admitted) => assert_eq!(admitted.commit.commit().bytes(), COMMIT),
+        Err(refusal) => {
+            let _ = refusal.to_string();
+        }
+    }
+    match policy.admit(&name, data.to_vec(), Some(METADATA)) {
+        Ok(_) | Err(Refusal::Disorder(_)) => assert_eq!(data, COMMIT),
+        Err(refusal) => {
+            let _ = refusal.to_string();
+        }
+    }
+    if let Ok(commit) = Commit::parse(data.to_vec()) {
+        let _ = Mark::of(&commit).map(|mark| mark.follows(&floor).map_err(|e| e.to_string()));
+    }
+    if let Some(entries) = variant::entries(data) {
+        let written = emit::dictionary(entries.iter().copied());
+        assert_eq!(variant::entries(&written), Some(entries));
     }
 }
