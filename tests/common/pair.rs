@@ -15,7 +15,7 @@ pub struct Pair {
     pub public: String,
 }
 
-fn run(program: &str, args: &[&str]) -> Vec<u8> {
+pub fn run(program: &str, args: &[&str]) -> Vec<u8> {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     out.stdout

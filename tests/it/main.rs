@@ -16,8 +16,8 @@ mod initramfs;
 #[path = "../common/pair.rs"]
 mod pair;
 mod prepare;
-mod pull;
 mod publish;
+mod pull;
 mod service;
 #[path = "../common/shelf.rs"]
 mod shelf;

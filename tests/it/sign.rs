@@ -6,8 +6,8 @@ use std::path::Path;
 use bootward::ostree::object::{self, COMMITMETA_MAX, Kind};
 use bootward::ostree::sign::{MAX_SIGNATURES, SignError};
 use bootward::ostree::{Checksum, Commit, Keys};
-use gvariant::{Marker, gv};
 
+use crate::pair::run;
 pub use crate::pair::{Pair, detached};
 use crate::sysroot::Fixture;
 
