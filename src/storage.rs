@@ -273,6 +273,17 @@ pub struct Room {
     pub files: Option<u64>,
 }
 
+/// What is at a place, links not followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// What it is.
+    pub node: Node,
+    /// Bytes of its content, or of a link's text.
+    pub length: u64,
+    /// When its content changed last: seconds since 1970, and nanoseconds.
+    pub changed: (i64, i64),
+}
+
 /// What objects and deployments need besides: contents of any length, owners, modes, extended attributes, second names.
 ///
 /// What these make is durable after the next [`Files::sync`] and not before.
@@ -357,6 +368,24 @@ pub trait Trees: Files {
 
     /// The owner and group that new files get.
     fn owner(&self) -> (u32, u32);
+
+    /// What is there, and its size; `None` where nothing is.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn look(&mut self, at: &At) -> Result<Option<Look>, Self::Error>;
+
+    /// Sets a time of change, a link's own too.
+    ///
+    /// # Errors
+    /// As utimensat(2).
+    fn stamp(&mut self, at: &At, changed: (i64, i64)) -> Result<(), Self::Error>;
+
+    /// Makes an overlayfs whiteout: a character device with the numbers 0 and 0.
+    ///
+    /// # Errors
+    /// As mknod(2).
+    fn whiteout(&mut self, at: &At, meta: &Meta) -> Result<(), Self::Error>;
 
     /// The room that is left for us.
     ///

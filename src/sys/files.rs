@@ -8,7 +8,9 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, linkat, symlinkat, syncfs, unlinkat};
 
@@ -122,6 +124,15 @@ pub(super) fn failed(call: &'static str, at: &At) -> impl FnOnce(Errno) -> Files
     move |errno| FilesError { call, at: at.to_string(), errno }
 }
 
+pub(super) fn node(stat: &FileStat) -> Node {
+    match kind(stat) {
+        SFlag::S_IFDIR => Node::Directory,
+        SFlag::S_IFREG => Node::File,
+        SFlag::S_IFLNK => Node::Link,
+        _ => Node::Other,
+    }
+}
+
 impl Files for Disk {
     type Error = FilesError;
 
@@ -129,12 +140,7 @@ impl Files for Disk {
         let stat =
             self.above(at).and_then(|(above, name)| fstatat(&above, name, AtFlags::AT_SYMLINK_NOFOLLOW));
         match stat {
-            Ok(stat) => Ok(Some(match kind(&stat) {
-                SFlag::S_IFDIR => Node::Directory,
-                SFlag::S_IFREG => Node::File,
-                SFlag::S_IFLNK => Node::Link,
-                _ => Node::Other,
-            })),
+            Ok(stat) => Ok(Some(node(&stat))),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(failed("look at", at)(errno)),
         }

@@ -11,17 +11,17 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, mknodat, utimensat,
 };
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
 
 use crate::ostree::tree::Meta;
-use crate::storage::{At, Room, Trees, Volume};
+use crate::storage::{At, Look, Room, Trees, Volume};
 
 use super::beneath::kind;
-use super::files::{Disk, FilesError, failed};
+use super::files::{Disk, FilesError, failed, node};
 use super::walk;
 
 type Result<T> = std::result::Result<T, FilesError>;
@@ -140,6 +140,40 @@ impl Trees for Disk {
 
     fn owner(&self) -> (u32, u32) {
         (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+    }
+
+    fn look(&mut self, at: &At) -> Result<Option<Look>> {
+        let stat =
+            self.above(at).and_then(|(above, name)| fstatat(&above, name, AtFlags::AT_SYMLINK_NOFOLLOW));
+        match stat {
+            Ok(stat) => Ok(Some(Look {
+                node: node(&stat),
+                length: u64::try_from(stat.st_size).unwrap_or(0),
+                changed: (stat.st_mtime, stat.st_mtime_nsec),
+            })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(failed("look at", at)(errno)),
+        }
+    }
+
+    fn stamp(&mut self, at: &At, (seconds, nanoseconds): (i64, i64)) -> Result<()> {
+        let time = TimeSpec::new(seconds, nanoseconds);
+        let done = self.above(at).and_then(|(above, name)| {
+            utimensat(&above, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+        });
+        done.map_err(failed("set the time of", at))
+    }
+
+    fn whiteout(&mut self, at: &At, meta: &Meta) -> Result<()> {
+        let made = self.above(at).and_then(|(above, name)| {
+            mknodat(&above, name, SFlag::S_IFCHR, permissions(meta), 0)?;
+            let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+            fchownat(&above, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            set_link_attributes(above.as_raw_fd(), name, &meta.attributes)?;
+            fchmodat(&above, name, permissions(meta), FchmodatFlags::FollowSymlink)?;
+            utimensat(&above, name, &NO_TIME, &NO_TIME, UtimensatFlags::NoFollowSymlink)
+        });
+        made.map_err(failed("make whiteout", at))
     }
 
     fn room(&mut self, volume: Volume) -> Result<Room> {

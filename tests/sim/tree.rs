@@ -12,7 +12,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bootward::ostree::tree::Meta;
-use bootward::storage::{At, Files, Node as Kind, Room, Trees, Volume};
+use bootward::storage::{At, Files, Look, Node as Kind, Room, Trees, Volume};
 use bootward::sys::files::Disk;
 
 /// Owner, permissions and extended attributes.
@@ -223,7 +223,11 @@ fn apply(state: &mut State, op: &Op) -> Result<(), String> {
         },
         Op::Rename(from, to) => {
             let Some(node) = state.get(from).cloned() else { return Err(format!("no {from} to rename")) };
-            if !parent(state, to) || state.get(to).is_some_and(Node::is_directory) {
+            // Over an empty directory goes another directory, and nothing else.
+            let over = state.get(to).is_none_or(|old| {
+                old.is_directory() == node.is_directory() && !occupied(state, to)
+            });
+            if !parent(state, to) || !over {
                 return Err(format!("cannot rename to {to}"));
             }
             let above = format!("{from}/");
@@ -486,6 +490,26 @@ impl Trees for Model {
 
     fn owner(&self) -> (u32, u32) {
         (0, 0)
+    }
+
+    fn look(&mut self, at: &At) -> Result<Option<Look>, Fault> {
+        self.operation("look")?;
+        Ok(self.now.get(&Self::path(at)).map(|n| match &n.body {
+            Body::Directory => Look { node: Kind::Directory, length: 4096, changed: (0, 0) },
+            Body::File(content) => {
+                let length = content.as_ref().map_or(64, |c| c.len() as u64);
+                Look { node: Kind::File, length, changed: (0, 0) }
+            }
+            Body::Link(text) => Look { node: Kind::Link, length: text.len() as u64, changed: (0, 0) },
+        }))
+    }
+
+    fn stamp(&mut self, _: &At, _: (i64, i64)) -> Result<(), Fault> {
+        self.operation("stamp")
+    }
+
+    fn whiteout(&mut self, at: &At, _: &Meta) -> Result<(), Fault> {
+        Err(Fault(format!("no device {at} in this model")))
     }
 
     fn room(&mut self, _: Volume) -> Result<Room, Fault> {
