@@ -34,6 +34,8 @@ pub mod block;
 pub mod cmdline;
 pub mod config;
 #[cfg(feature = "recovery")]
+pub mod deploy;
+#[cfg(feature = "recovery")]
 pub mod fetch;
 pub mod health;
 pub mod keyfile;

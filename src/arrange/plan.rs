@@ -15,6 +15,10 @@ use super::text::{self, Place};
 pub const TRASH: &str = "ostree/bootward/trash";
 /// Where things on the physical root are made before they are renamed into place.
 pub const NEW: &str = "ostree/bootward/new";
+/// Where a deployment is made before it is renamed into its place.
+pub const MAKING: &str = "ostree/bootward/deployment";
+/// Where a stateroot's `/var` is made.
+pub const MAKING_VAR: &str = "ostree/bootward/var";
 /// What the bootloader's link is called before the swap.
 const NEXT_LOADER: &str = "loader.tmp";
 const REFS: &str = "ostree/repo/refs/heads";
@@ -134,13 +138,26 @@ impl fmt::Display for Refusal {
 /// # Errors
 /// When that must not or cannot be; nothing was written then.
 pub fn rearrange(layout: &Layout, order: &[usize]) -> Result<Plan, Refusal> {
+    arrange(layout, None, order)
+}
+
+/// Plans a deployment that is on disk and has no entry yet to become the first one; of the others those with these indices
+/// stay behind it, in this order.
+///
+/// # Errors
+/// As [`rearrange`].
+pub fn with_new(layout: &Layout, new: &Entry, order: &[usize]) -> Result<Plan, Refusal> {
+    arrange(layout, Some(new), order)
+}
+
+fn arrange(layout: &Layout, first: Option<&Entry>, order: &[usize]) -> Result<Plan, Refusal> {
     if layout.loader == Loader::Directory {
         return Err(Refusal::LoaderDirectory);
     }
-    if order.is_empty() {
+    if order.is_empty() && first.is_none() {
         return Err(Refusal::Empty);
     }
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<&Entry> = first.into_iter().collect();
     for (at, &index) in order.iter().enumerate() {
         let entry = layout.entries.get(index).ok_or(Refusal::NoSuch(index))?;
         if order.iter().take(at).any(|&other| other == index) {
@@ -291,10 +308,17 @@ fn refs<'a>(layout: &Layout, (version, sub): (u8, u8), commits: impl Iterator<It
 }
 
 fn discard(stateroot: &str, name: &str, steps: &mut Vec<Step>) {
+    steps.extend(discarded(stateroot, name));
+}
+
+/// The removal of a deployment that no entry names.
+pub fn discarded(stateroot: &str, name: &str) -> [Step; 3] {
     let above = format!("ostree/deploy/{stateroot}");
-    steps.push(Step::Remove(At::root(format!("{above}/backing/{name}"))));
-    steps.push(Step::Remove(At::root(format!("{above}/deploy/{name}.origin"))));
-    steps.push(Step::Discard(At::root(format!("{above}/deploy/{name}"))));
+    [
+        Step::Remove(At::root(format!("{above}/backing/{name}"))),
+        Step::Remove(At::root(format!("{above}/deploy/{name}.origin"))),
+        Step::Discard(At::root(format!("{above}/deploy/{name}"))),
+    ]
 }
 
 /// What earlier changes left behind, and what nobody names any more: to be removed once a boot of the present
@@ -322,7 +346,7 @@ pub fn tidy(layout: &Layout, staged: bool) -> Vec<Step> {
             discard(stateroot, name, &mut steps);
         }
     }
-    steps.extend([TRASH, NEW].map(|path| Step::Remove(At::root(path))));
+    steps.extend([TRASH, NEW, MAKING, MAKING_VAR].map(|path| Step::Remove(At::root(path))));
     steps.extend([NEXT_LOADER, "loader.tmp.new", "boot.new"].map(|name| Step::Remove(At::boot(name))));
     steps
 }

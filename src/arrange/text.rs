@@ -13,7 +13,7 @@ use super::layout::Entry;
 const FIRST: [&str; 6] = ["title", "version", "options", "devicetree", "linux", "initrd"];
 
 /// The arguments of a kernel command line as libostree splits them: by spaces outside double quotes.
-fn arguments(options: &str) -> impl Iterator<Item = &str> {
+pub fn arguments(options: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     options.trim_start_matches(' ').split(move |c| {
         quoted ^= c == '"';

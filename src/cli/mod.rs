@@ -5,6 +5,8 @@
 
 #[cfg(feature = "health")]
 pub mod check;
+#[cfg(feature = "recovery")]
+pub mod deploy;
 pub mod env;
 pub mod log;
 pub mod options;
@@ -46,6 +48,10 @@ const VERBS: &[Verb] = &[
     Verb { name: "repair", summary: "mend boot links, entries, uEnv.txt and kernels", run: trial::repair },
     #[cfg(feature = "verify")]
     Verb { name: "verify", summary: "hold deployments against their commits", run: verify::run },
+    #[cfg(feature = "recovery")]
+    Verb { name: "deploy", summary: "make a commit the first deployment to boot", run: deploy::deploy },
+    #[cfg(feature = "recovery")]
+    Verb { name: "init-fs", summary: "make a sysroot of an empty filesystem", run: deploy::init_fs },
     #[cfg(feature = "health")]
     Verb { name: "check", summary: "run the health checks and conclude", run: check::run },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },

@@ -67,6 +67,11 @@ impl Options {
         self.value(name).is_some()
     }
 
+    /// Every value of an option that may be given more than once, in order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(move |g| g.0 == name).map(|g| g.1.as_str())
+    }
+
     /// The value of an option; the last one where it was given more than once.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.given.iter().rev().find(|g| g.0 == name).map(|g| g.1.as_str())

@@ -132,6 +132,9 @@ fn next<'a>(last: &str, name: &'a str) -> Result<&'a str, TreeError> {
     if last < name { Ok(name) } else { Err(TreeError::Order) }
 }
 
+/// Names without NUL, and values.
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Owner, mode and extended attributes of a file or directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
@@ -164,7 +167,11 @@ impl Meta {
         matches!(meta.mode & !PERMISSION_BITS, REGULAR | SYMLINK).then_some(meta)
     }
 
-    fn parse_any(data: &[u8]) -> Result<Self, TreeError> {
+    /// Reads what has a dirmeta's form and is of any type: `user.ostreemeta` of a file in a repository of mode `bare-user`.
+    ///
+    /// # Errors
+    /// When it has not that form.
+    pub fn parse_any(data: &[u8]) -> Result<Self, TreeError> {
         if data.len() > OBJECT_MAX {
             return Err(TreeError::TooLong(data.len()));
         }
@@ -225,7 +232,7 @@ impl Meta {
 }
 
 /// Reads and checks an `a(ayay)` of extended attributes.
-pub(super) fn attributes(list: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TreeError> {
+pub(super) fn attributes(list: &[u8]) -> Result<Attributes, TreeError> {
     let mut attributes: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for pair in variant::array(list, 1).ok_or(TreeError::Form)? {
         let pair = pair.ok_or(TreeError::Form)?;

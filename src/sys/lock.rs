@@ -26,7 +26,18 @@ pub struct Lock {
 /// # Errors
 /// `EAGAIN` when somebody else has it all that time; the kernel's reason where it cannot be taken at all.
 pub fn sysroot(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
-    let path = sysroot.join("ostree/lock");
+    exclusive(&sysroot.join("ostree/lock"), patience)
+}
+
+/// Takes the lock of a sysroot's repository for whoever removes objects from it (ostree-repo.c, `do_repo_lock`).
+///
+/// # Errors
+/// As [`sysroot`].
+pub fn repository(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
+    exclusive(&sysroot.join("ostree/repo/.lock"), patience)
+}
+
+fn exclusive(path: &Path, patience: Duration) -> nix::Result<Lock> {
     let until = Instant::now() + patience;
     loop {
         let file = OpenOptions::new()
@@ -36,7 +47,7 @@ pub fn sysroot(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
+            .open(path)
             .map_err(|e| super::errno(&e))?;
         // SAFETY: all bytes zero is a valid flock: the whole file, from its start.
         let mut whole: libc::flock = unsafe { std::mem::zeroed() };

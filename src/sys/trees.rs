@@ -158,9 +158,9 @@ impl Trees for Disk {
 
     fn stamp(&mut self, at: &At, (seconds, nanoseconds): (i64, i64)) -> Result<()> {
         let time = TimeSpec::new(seconds, nanoseconds);
-        let done = self.above(at).and_then(|(above, name)| {
-            utimensat(&above, name, &time, &time, UtimensatFlags::NoFollowSymlink)
-        });
+        let done = self
+            .above(at)
+            .and_then(|(above, name)| utimensat(&above, name, &time, &time, UtimensatFlags::NoFollowSymlink));
         done.map_err(failed("set the time of", at))
     }
 

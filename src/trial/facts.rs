@@ -16,7 +16,7 @@ use crate::uboot::store::{DEFAULT_CONFIG, Store, boot_state};
 use super::settle::{Known, Standing, Variables};
 
 /// What the ledger says of a change that the bootloader may not see before the next boot.
-pub(super) const UNFROZEN: &str = "not frozen: ";
+pub(crate) const UNFROZEN: &str = "not frozen: ";
 
 /// Where all of it is.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Site {
 }
 
 /// The deployments as they are written down; `deep` compares the kernels in the boot directory byte for byte.
-pub(super) fn read(site: &Site, deep: bool) -> Result<Layout, survey::Error> {
+pub(crate) fn read(site: &Site, deep: bool) -> Result<Layout, survey::Error> {
     survey(&Places {
         sysroot: &site.sysroot,
         boot: &site.boot,
@@ -67,7 +67,7 @@ pub(super) fn read(site: &Site, deep: bool) -> Result<Layout, survey::Error> {
 }
 
 /// What the ledger knows.
-pub(super) struct Past {
+pub(crate) struct Past {
     pub histories: Vec<(DeploymentId, History)>,
     /// The deployments were changed in this boot.
     pub changed: bool,
@@ -115,7 +115,7 @@ impl Past {
 }
 
 /// The bootloader's variables, where there are any.
-pub(super) struct Environment {
+pub(crate) struct Environment {
     pub state: BootState,
     pub present: bool,
 }
@@ -162,7 +162,7 @@ impl Environment {
     }
 }
 
-pub(super) fn standing(site: &Site, layout: &Layout, past: &Past, environment: &Environment) -> Standing {
+pub(crate) fn standing(site: &Site, layout: &Layout, past: &Past, environment: &Environment) -> Standing {
     let look = Look {
         sysroot: &site.sysroot,
         boot: &site.boot,

@@ -18,7 +18,7 @@
 #[cfg(not(target_os = "none"))]
 pub mod act;
 #[cfg(not(target_os = "none"))]
-mod facts;
+pub(crate) mod facts;
 pub mod floor;
 #[cfg(not(target_os = "none"))]
 mod prepare;

@@ -224,9 +224,9 @@ fn apply(state: &mut State, op: &Op) -> Result<(), String> {
         Op::Rename(from, to) => {
             let Some(node) = state.get(from).cloned() else { return Err(format!("no {from} to rename")) };
             // Over an empty directory goes another directory, and nothing else.
-            let over = state.get(to).is_none_or(|old| {
-                old.is_directory() == node.is_directory() && !occupied(state, to)
-            });
+            let over = state
+                .get(to)
+                .is_none_or(|old| old.is_directory() == node.is_directory() && !occupied(state, to));
             if !parent(state, to) || !over {
                 return Err(format!("cannot rename to {to}"));
             }
