@@ -6,6 +6,7 @@ mod arrange;
 mod block;
 mod bootc;
 mod cli;
+mod deploy;
 mod docs;
 mod env;
 mod fetch;
