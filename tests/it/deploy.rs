@@ -158,7 +158,9 @@ fn walk(root: &Path, path: &str, disk: &mut Disk, found: &mut BTreeMap<String, S
         }
         // Links of objects: that the deployment shares them. Empty files are copies, and libostree copies directories of
         // device trees to /boot, where we make links as for all else.
-        let tree = line.contains("\"a board") || line.contains("\"another board");
+        // A kernel that went stays in /boot with us as long as a bootloader may see the old entries.
+        let boots = ["\"a board", "\"another board", "\"kernel ", "\"initramfs ", "\"a device tree"];
+        let tree = boots.iter().any(|content| line.contains(content));
         if !stat.is_dir() && stat.len() > 0 && !tree {
             line += &format!(" links {}", stat.nlink());
         }
@@ -177,6 +179,7 @@ fn active(root: &Path) -> BTreeMap<String, String> {
     let version = link("boot/loader").strip_prefix("loader.").unwrap().to_string();
     let half = link(&format!("ostree/boot.{version}"));
     let refs = half.replace("boot.", "ostree/repo/refs/heads/ostree/").replace('.', "/");
+    let uenv = fs::read_to_string(root.join("boot/loader/uEnv.txt")).unwrap();
     let mut counts = BTreeMap::new();
     for (path, line) in found {
         let links = path.strip_prefix("ostree/boot.");
@@ -185,7 +188,8 @@ fn active(root: &Path) -> BTreeMap<String, String> {
         }) || path.starts_with("boot/loader.")
             && !path.starts_with(&format!("boot/loader.{version}"))
             || path.starts_with("ostree/repo/refs/heads/ostree/") && !path.starts_with(&refs);
-        if !old {
+        let kernel = path.strip_prefix("boot/ostree/").and_then(|rest| rest.split('/').next());
+        if !old && kernel.is_none_or(|kernel| uenv.contains(kernel)) {
             let path = path.replace(&format!("ostree/{half}"), "ostree/boot.V.S").replace(&refs, "refs/V/S");
             counts.insert(path, line.replace(&half, "boot.V.S"));
         }
@@ -268,7 +272,11 @@ pub fn tree(random: &mut Random, at: &Path, version: usize) {
     }
     let same_kernel = random.one_in(2);
     let style = Style { same_kernel, devicetree: random.one_in(2), ..PLAIN };
-    let _ = fs::remove_file(at.join("sbin"));
+    for fixed in ["sbin", "usr/etc/config"].map(|path| at.join(path)) {
+        if fixed.symlink_metadata().is_ok() {
+            remove(&fixed);
+        }
+    }
     make_tree(at, &style, &version.to_string());
     if random.one_in(2) {
         let release = names(&at.join("usr/lib/modules"))[0].clone();
@@ -346,12 +354,15 @@ fn history(seed: u64) -> (usize, usize) {
             "seed {seed}, step {step}"
         );
         ostree(&["fsck", &format!("--repo={at}/ostree/repo")]);
-        if step > 0 && random.one_in(3) {
+        let two = ostree(&["admin", "status", "--sysroot", other]).matches("refspec").count() > 1;
+        if two && random.one_in(3) {
             for root in [at, other] {
                 ostree(&["admin", "undeploy", "--sysroot", root, "1"]);
             }
         }
     }
+    fs::write(made.join("usr/lib/last"), "the last one").unwrap();
+    pair.commit(&made, 9);
     for root in [at, other] {
         ostree(&["admin", "upgrade", "--sysroot", root, "--os=demo"]);
         ostree(&["admin", "undeploy", "--sysroot", root, "0"]);
@@ -374,4 +385,104 @@ fn deploying_makes_what_ostree_makes() {
     }
     println!("seeds {first} to {}: {deployed} deployments, {refused} refused by both", first + count - 1);
     assert!(deployed as u64 >= 2 * count);
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn init_fs_makes_what_ostree_makes() {
+    let keep = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (keep.path().join("ours"), keep.path().join("theirs"));
+    for root in [&ours, &theirs] {
+        fs::create_dir(root).unwrap();
+    }
+    let (at, other) = (ours.to_str().unwrap(), theirs.to_str().unwrap());
+    for _ in 0..2 {
+        let made = bootward(&["init-fs", "--sysroot", at, "--stateroot", "demo", "--bootloader", "uboot"]);
+        assert!(made.status.success(), "{}", said(&made));
+    }
+    ostree(&["admin", "init-fs", "--modern", other]);
+    ostree(&["admin", "os-init", "--sysroot", other, "demo"]);
+    fs::create_dir(theirs.join("boot/loader.0")).unwrap();
+    symlink("loader.0", theirs.join("boot/loader")).unwrap();
+    fs::write(theirs.join("boot/loader/uEnv.txt"), "").unwrap();
+    let (mut we, mut they) = (all(&ours), all(&theirs));
+    // What libostree before 2023 puts into /var at once and later versions with the first deployment.
+    they.retain(|path, _| !path.starts_with("ostree/deploy/demo/var/"));
+    for found in [&mut we, &mut they] {
+        for line in found.values_mut() {
+            *line = line.split(" of ").next().unwrap().to_string();
+        }
+    }
+    assert_eq!(we, they);
+    // From there to a system: by us, and then by ostree.
+    let made = keep.path().join("tree");
+    make_tree(&made, &PLAIN, "1");
+    fs::create_dir_all(made.join("var/lib/app")).unwrap();
+    let repo = format!("--repo={at}/ostree/repo");
+    ostree(&["commit", &repo, "-b", "main", "-s", "x", &format!("--tree=dir={}", made.display())]);
+    let done = bootward(&["deploy", "--sysroot", at, "--stateroot", "demo", "--karg=rw", "main"]);
+    assert!(done.status.success(), "{}", said(&done));
+    for (name, mode) in [("lib/app", 0o755), ("tmp", 0o1777), ("log", 0o755)] {
+        let stat = fs::metadata(ours.join("ostree/deploy/demo/var").join(name)).unwrap();
+        assert_eq!(stat.mode() & 0o7777, mode, "{name}");
+    }
+    ostree(&["fsck", &repo]);
+    ostree(&["admin", "deploy", "--sysroot", at, "--os=demo", "main"]);
+    assert_eq!(ostree(&["admin", "status", "--sysroot", at]).matches("refspec: main").count(), 2);
+}
+
+#[test]
+fn what_must_not_be_deployed_is_refused() {
+    let pair = Pair::make();
+    let root = pair.ours();
+    let at = root.to_str().unwrap();
+    let made = pair.keep.path().join("tree");
+    tree(&mut Random::new(7), &made, 1);
+    let commit = pair.commit(&made, 1);
+    let call =
+        |more: &[&str]| bootward(&[&["deploy", "--sysroot", at, "--stateroot", "demo"], more].concat());
+    let before = all(&root);
+    let refused = |more: &[&str], why: &str| {
+        let done = call(more);
+        assert!(!done.status.success() && said(&done).contains(why), "{more:?}: {}", said(&done));
+    };
+    refused(&["nothing"], "no ref or commit");
+    refused(&["../heads/demo/stable"], "no ref or commit");
+    refused(&["--stateroot", "other", "demo/stable"], "no stateroot");
+    let keys = pair.keep.path().join("keys");
+    fs::write(&keys, "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n").unwrap();
+    refused(&["--keys", keys.to_str().unwrap(), "demo/stable"], "sign");
+    let dry = call(&["--dry-run", "demo/stable"]);
+    assert!(dry.status.success() && said(&dry).contains("would swap"), "{}", said(&dry));
+    fs::create_dir_all(root.join("ostree/bootward")).unwrap();
+    fs::write(root.join("ostree/bootward/rejected"), format!("{commit} 5 it hung\n")).unwrap();
+    refused(&["demo/stable"], "it hung");
+    ostree(&["config", &format!("--repo={at}/ostree/repo"), "set", "ex-integrity.composefs", "true"]);
+    refused(&["--force", "demo/stable"], "composefs");
+    ostree(&["config", &format!("--repo={at}/ostree/repo"), "set", "ex-integrity.composefs", "false"]);
+    let config = root.join("ostree/repo/config");
+    fs::write(&config, "[core]\nrepo_version=1\nmode=bare\n").unwrap();
+    let mut now = all(&root);
+    now.retain(|path, _| path != "ostree/repo/config");
+    let mut before = before;
+    before.retain(|path, _| path != "ostree/repo/config");
+    assert_eq!(now, before);
+    // An object that is damaged where no directory is looked at: found when the new deployment is compared.
+    let file =
+        walk_objects(&root).into_iter().find(|p| fs::read(p).is_ok_and(|c| c.starts_with(b"NAME=demo")));
+    let content = fs::read(file.as_ref().unwrap()).unwrap();
+    fs::write(file.as_ref().unwrap(), b"x".repeat(content.len())).unwrap();
+    refused(&["--force", "demo/stable"], "not what the commit says");
+    assert!(!ostree(&["admin", "status", "--sysroot", at]).contains("demo "));
+    fs::write(file.as_ref().unwrap(), content).unwrap();
+    let done = call(&["--force", "--json", "demo/stable"]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(ostree(&["admin", "status", "--sysroot", at]).contains(&commit));
+}
+
+fn walk_objects(root: &Path) -> Vec<PathBuf> {
+    names(&root.join("ostree/repo/objects")).iter().flat_map(|above| names(above)).collect()
 }

@@ -28,7 +28,7 @@ pub fn scratch() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-fn layout(state: &State) -> Layout {
+pub fn layout(state: &State) -> Layout {
     let directory = scratch();
     store(state, directory.path());
     read(directory.path())
@@ -67,18 +67,18 @@ fn loader(view: &State) -> Result<String, String> {
 }
 
 /// What is wrong with a state; nothing, when every loader's view boots a whole deployment, the one that was meant.
-struct Judge {
+pub struct Judge {
     /// The deployments that are whole, by path, with all their files.
-    whole: Vec<(String, State)>,
+    pub whole: Vec<(String, State)>,
 }
 
 impl Judge {
-    fn of(start: &State) -> Self {
+    pub fn of(start: &State) -> Self {
         let whole = layout(start).entries.iter().map(|e| (e.path(), below(start, &e.path()))).collect();
         Judge { whole }
     }
 
-    fn faults(&self, linux: &State, views: &[State]) -> Vec<String> {
+    pub fn faults(&self, linux: &State, views: &[State]) -> Vec<String> {
         let directory = scratch();
         store(linux, directory.path());
         let mut faults = Vec::new();
@@ -140,7 +140,7 @@ impl Judge {
     }
 }
 
-fn below(state: &State, path: &str) -> State {
+pub fn below(state: &State, path: &str) -> State {
     let above = format!("{path}/");
     state
         .range(above.clone()..)
@@ -189,7 +189,7 @@ fn styles() -> [(&'static str, State); 2] {
 }
 
 /// The deployments in boot order, by path.
-fn order(state: &State) -> Vec<String> {
+pub fn order(state: &State) -> Vec<String> {
     layout(state).entries.iter().map(|e| e.path()).collect()
 }
 
@@ -399,6 +399,6 @@ fn every_failing_operation_leaves_a_system_that_boots() {
     assert!(failures > 500, "only {failures}");
 }
 
-fn boot_only(state: &State) -> State {
+pub fn boot_only(state: &State) -> State {
     state.iter().filter(|(p, _)| p.starts_with("boot")).map(|(p, n)| (p.clone(), n.clone())).collect()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod arrange;
+mod deploy;
 mod disk;
 mod env;
 #[path = "../common/sysroot.rs"]
