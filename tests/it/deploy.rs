@@ -376,7 +376,7 @@ fn history(seed: u64) -> (usize, usize) {
 #[test]
 fn deploying_makes_what_ostree_makes() {
     let first: u64 = std::env::var("BOOTWARD_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let count: u64 = std::env::var("BOOTWARD_SEEDS").map_or(6, |count| count.parse().unwrap());
+    let count: u64 = std::env::var("BOOTWARD_SEEDS").map_or(4, |count| count.parse().unwrap());
     let (mut deployed, mut refused) = (0, 0);
     for seed in first..first + count {
         let (more, no) = history(seed);
