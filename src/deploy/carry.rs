@@ -9,6 +9,9 @@ use super::Fault;
 use super::lay::{Laid, make, making, place};
 use super::prepare::Prepared;
 
+/// Holds what was made at a place against its commit.
+pub type Judge<'a, E> = &'a mut dyn FnMut(&At) -> Result<(), Fault<E>>;
+
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Deployed {
@@ -28,7 +31,7 @@ pub fn carry<F: Trees>(
     prepared: &Prepared,
     lock: bool,
     progress: &mut dyn FnMut(u64),
-    check: &mut dyn FnMut(&At) -> Result<(), Fault<F::Error>>,
+    check: Judge<'_, F::Error>,
 ) -> Result<Deployed, Fault<F::Error>> {
     let old = prepared.merge.and_then(|index| layout.entries.get(index)).map(|entry| entry.path());
     let laid = make(files, prepared, old.as_deref(), progress)?;

@@ -87,9 +87,9 @@ fn place<F: Trees>(
         let meta = objects.file_meta(files, checksum, &content)?;
         return files.whiteout(&above.join(hidden), &meta).map_err(Fault::Files);
     }
-    let linked = !objects.user && !(file && content.look.length == 0);
+    let empty = file && content.look.length == 0;
     // A filesystem allows only so many links to a file; where the copy fails too, that says why.
-    if linked && files.hard_link(&content.at, &to).is_ok() {
+    if !objects.user && !empty && files.hard_link(&content.at, &to).is_ok() {
         return Ok(());
     }
     let meta = objects.file_meta(files, checksum, &content)?;

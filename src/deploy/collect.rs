@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -199,7 +199,7 @@ pub fn remove<F: Trees>(files: &mut F, garbage: &Garbage) -> Result<(), Fault<F:
         let mut places = vec![crate::ostree::object::path(checksum, *kind)];
         if *kind == Kind::Commit {
             places.push(crate::ostree::object::path(checksum, Kind::CommitMeta));
-            places.push(format!("{REPO}/state/{}.commitpartial", checksum.to_string()));
+            places.push(format!("{REPO}/state/{}.commitpartial", checksum));
         }
         for place in places.into_iter().rev() {
             let at = At::root(place);

@@ -1,5 +1,6 @@
 //! Directories on a disk as [`Files`].
 
+use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,6 +18,7 @@ use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, linkat, symlinka
 use crate::storage::{At, Files, Node, Volume};
 
 use super::beneath::{Beneath, kind};
+use super::walk;
 
 /// More names in one directory than this are not taken.
 const NAMES_MAX: usize = 1 << 20;
@@ -147,12 +149,11 @@ impl Files for Disk {
     }
 
     fn names(&mut self, at: &At) -> Result<Vec<String>> {
-        let (names, all) =
-            self.volume(at.volume).list(&at.path, NAMES_MAX).map_err(failed("read directory", at))?;
-        if !all {
-            return Err(failed("read directory", at)(Errno::EFBIG));
-        }
-        Ok(names.into_iter().map(|n| n.name).collect())
+        let failed = |errno| failed("read directory", at)(errno);
+        let names = walk::Directory::open(self.volume(at.volume), &at.path).and_then(|d| d.names(NAMES_MAX));
+        // A name that is not UTF-8 must not be passed over: who copies or removes all of it would not.
+        let text = |name: CString| name.into_string().map_err(|_| failed(Errno::EILSEQ));
+        names.map_err(failed)?.into_iter().map(text).collect()
     }
 
     fn read(&mut self, at: &At, limit: usize) -> Result<Vec<u8>> {

@@ -176,6 +176,7 @@ impl Trees for Disk {
         made.map_err(failed("make whiteout", at))
     }
 
+    #[allow(clippy::unnecessary_cast, reason = "not everywhere has it 64 bits")]
     fn room(&mut self, volume: Volume) -> Result<Room> {
         let told = self.directory(volume, "").and_then(|fd| fstatvfs(&fd));
         let stat = told.map_err(|errno| FilesError { call: "measure", at: format!("{volume:?}"), errno })?;

@@ -486,3 +486,79 @@ fn what_must_not_be_deployed_is_refused() {
 fn walk_objects(root: &Path) -> Vec<PathBuf> {
     names(&root.join("ostree/repo/objects")).iter().flat_map(|above| names(above)).collect()
 }
+
+/// A filesystem of its own, in a file, for as long as it lives.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{program} {arguments:?}: {}", said(&done));
+}
+
+/// Fills a filesystem but for so many blocks of 4 kB.
+fn fill_up(root: &Path, left: u64) {
+    let stat = nix::sys::statvfs::statvfs(root).unwrap();
+    let free = stat.blocks_available() * stat.fragment_size() / 4096;
+    let at = root.join("filler");
+    let size = free.saturating_sub(left) * 4096;
+    run("fallocate", &["-l", &size.max(4096).to_string(), at.to_str().unwrap()]);
+}
+
+#[test]
+fn a_full_disk_at_every_level_loses_nothing() {
+    let pair = Pair::make();
+    let made = pair.keep.path().join("tree");
+    let mut random = Random::new(3);
+    tree(&mut random, &made, 1);
+    pair.commit(&made, 1);
+    let root = pair.ours();
+    ostree(&["admin", "deploy", "--sysroot", root.to_str().unwrap(), "--os=demo", "demo/stable"]);
+    fs::write(made.join("usr/etc/new"), "new".repeat(5000)).unwrap();
+    pair.commit(&made, 2);
+    let (mut room, mut full, mut done) = (0, 0, 0);
+    for left in [0, 20, 60, 150, 155, 160, 165, 170, 175, 180, 200, 2000] {
+        let image = pair.keep.path().join("image");
+        let at = pair.keep.path().join("mounted");
+        fs::create_dir_all(&at).unwrap();
+        let (image, text) = (image.to_str().unwrap().to_string(), at.to_str().unwrap().to_string());
+        let _ = fs::remove_file(&image);
+        run("truncate", &["-s", "32M", &image]);
+        run("mkfs.ext4", &["-q", "-m", "0", "-d", root.to_str().unwrap(), &image]);
+        run("mount", &["-o", "loop", &image, &text]);
+        let mounted = Mounted(at.clone());
+        fill_up(&at, left);
+        let before = ostree(&["admin", "status", "--sysroot", &text]);
+        let call = ["deploy", "--sysroot", &text, "--stateroot", "demo", "demo/stable"];
+        let output = bootward(&call);
+        let said = said(&output);
+        let now = ostree(&["admin", "status", "--sysroot", &text]);
+        match output.status.success() {
+            true => {
+                done += 1;
+                assert_ne!(before, now, "{left} blocks: {said}");
+            }
+            false => {
+                assert_eq!(before, now, "{left} blocks: {said}");
+                room += usize::from(said.contains("not enough room"));
+                full += usize::from(said.contains("No space"));
+                assert!(
+                    said.contains("not enough room") || said.contains("No space"),
+                    "{left} blocks: {said}"
+                );
+                fs::remove_file(at.join("filler")).unwrap();
+                let again = bootward(&call);
+                assert!(again.status.success(), "{left} blocks, again: {:?}", again);
+            }
+        }
+        ostree(&["fsck", &format!("--repo={text}/ostree/repo")]);
+        drop(mounted);
+    }
+    println!("{done} deployed, {room} refused before anything was written, {full} ran full");
+    assert!(done > 0 && room > 0);
+}
