@@ -149,6 +149,10 @@ fn cut_everywhere(step: usize) -> (usize, usize) {
                 let name = format!("same kernel {same_kernel}, separate {separate}, cut {}", cut.name);
                 let faults = expected.judge.faults(&cut.linux, &cut.loader);
                 assert!(faults.is_empty(), "{name}: {}", faults.join("; "));
+                // Whoever looks for deployments without their entries finds no half of one.
+                let (new, files) = expected.judge.whole.last().unwrap();
+                let found = below(&cut.linux, new);
+                assert!(found.is_empty() || found == *files, "{name}: half of {new}");
                 if seen.insert(cut.linux.clone()) {
                     states += 1;
                     finished(&again(&cut.linux, separate, &start, &name), &expected, &name);
