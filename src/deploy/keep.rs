@@ -44,6 +44,6 @@ mod tests {
         assert_eq!(kept(&[merge, good, good], false), [0, 1]);
         assert_eq!(kept(&[Known { confirmed: true, ..merge }, good, good], false), [0]);
         assert_eq!(kept(&[ours, ours], true), [0, 1]);
-        assert_eq!(kept(&[], false), []);
+        assert_eq!(kept(&[], false), [0usize; 0]);
     }
 }
