@@ -7,6 +7,7 @@
 //!   commit    a commit: its metadata, its parent, the root of its tree
 //!   tree      dirtree and dirmeta objects, and the header that a file's checksum begins with
 //!   content   what a file object of an archive repository begins with
+//!   delta     static deltas, and what a repository says it has
 //!   sign      trusted keys; only they make a VerifiedCommit
 //!   keyring   keys in files, as libostree lays them out; of the std ring
 //!   mark      which of two commits is the older one, and the floor that a device does not go below
@@ -29,6 +30,8 @@ pub mod emit;
 #[cfg(not(target_os = "none"))]
 pub mod keyring;
 pub mod mark;
+#[cfg(feature = "recovery")]
+pub mod delta;
 pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;

@@ -27,6 +27,8 @@ impl Member {
 
 /// `s`, `ay`, and arrays of those: at any byte.
 pub const BYTES: Member = Member { align: 1, fixed: None };
+/// `y`.
+pub const BYTE: Member = Member { align: 1, fixed: Some(1) };
 /// `u`.
 pub const U32: Member = Member { align: 4, fixed: Some(4) };
 /// `t`.
