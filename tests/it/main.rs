@@ -7,6 +7,7 @@ mod block;
 mod bootc;
 mod cli;
 mod deploy;
+mod delta;
 mod docs;
 mod env;
 mod fetch;
