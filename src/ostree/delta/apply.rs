@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::content::TARGET_MAX;
 use super::super::object::{Checksum, Kind, OBJECT_MAX};
-use super::super::tree::{Meta, SYMLINK, TYPE_BITS};
+use super::super::tree::{DirTree, Meta, SYMLINK, TYPE_BITS};
 use super::bspatch::{self, Patch, PatchError};
 use super::lzma::LzmaError;
 use super::payload::{After, Bytes, Payload, PayloadError, Scratch, exact};
@@ -374,6 +374,14 @@ impl<O: Objects, I> Machine<'_, '_, O, I> {
         self.take(size)?;
         let mut data = vec![0; size as usize];
         self.payload.data(offset, &mut data)?;
+        // A checksum says nothing of what kind of object it is.
+        let whole = match kind {
+            Kind::DirTree => DirTree::parse(&data).is_ok(),
+            _ => Meta::parse(&data).is_ok(),
+        };
+        if !whole {
+            return Err(ApplyError::Payload);
+        }
         self.objects.put(&name, kind, &data).map_err(ApplyError::Objects)?;
         self.made(size);
         Ok(())
@@ -530,11 +538,14 @@ impl<O: Objects, I> Machine<'_, '_, O, I> {
     }
 }
 
+/// A source and its name.
+type Opened<'s, O> = (Checksum, &'s mut <O as Objects>::Source);
+
 /// The open source of what is written.
 fn origin<'s, O: Objects, I>(
     objects: &mut O,
     source: &'s mut Option<Origin<O::Source>>,
-) -> Result<(Checksum, &'s mut O::Source), ApplyError<O::Error, I>> {
+) -> Result<Opened<'s, O>, ApplyError<O::Error, I>> {
     let origin = source.as_mut().ok_or(ApplyError::Order(b'r'))?;
     let source = match &mut origin.open {
         Some(source) => source,
@@ -585,7 +596,7 @@ impl<O: Objects, I> Patch for Between<'_, '_, O, I> {
         self.objects.read_at(self.source, offset, buffer).map_err(ApplyError::Objects)
     }
 
-    fn new(&mut self, data: &[u8]) -> Result<(), Self::Error> {
+    fn made(&mut self, data: &[u8]) -> Result<(), Self::Error> {
         self.objects.append(self.draft, data).map_err(ApplyError::Objects)
     }
 }
