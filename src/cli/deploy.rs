@@ -184,7 +184,7 @@ pub fn deploy(arguments: &[String]) -> ExitCode {
 }
 
 /// On a terminal, one line that is written over.
-fn shown(json: bool) -> impl FnMut(Progress) {
+pub(super) fn shown(json: bool) -> impl FnMut(Progress) {
     let terminal = !json && std::io::stderr().is_terminal();
     move |progress| {
         if terminal {
@@ -199,7 +199,7 @@ fn shown(json: bool) -> impl FnMut(Progress) {
     }
 }
 
-fn show(report: &Report, dry_run: bool, json: bool) {
+pub(super) fn show(report: &Report, dry_run: bool, json: bool) {
     if json {
         let json = Json {
             dry_run,

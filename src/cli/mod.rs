@@ -13,6 +13,8 @@ pub mod options;
 pub mod prepare_root;
 #[cfg(feature = "publish")]
 pub mod publish;
+#[cfg(feature = "recovery")]
+pub mod pull;
 pub mod status;
 #[cfg(feature = "trial")]
 pub mod trial;
@@ -54,6 +56,10 @@ const VERBS: &[Verb] = &[
     Verb { name: "init-fs", summary: "make a sysroot of an empty filesystem", run: deploy::init_fs },
     #[cfg(feature = "health")]
     Verb { name: "check", summary: "run the health checks and conclude", run: check::run },
+    #[cfg(feature = "recovery")]
+    Verb { name: "pull", summary: "fetch a signed commit into the repository", run: pull::pull },
+    #[cfg(all(feature = "recovery", feature = "trial"))]
+    Verb { name: "upgrade", summary: "fetch a signed commit and deploy it on trial", run: pull::upgrade },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     #[cfg(feature = "publish")]

@@ -26,12 +26,12 @@ pub mod admit;
 pub mod commit;
 #[cfg(feature = "recovery")]
 pub mod content;
+#[cfg(feature = "recovery")]
+pub mod delta;
 pub mod emit;
 #[cfg(not(target_os = "none"))]
 pub mod keyring;
 pub mod mark;
-#[cfg(feature = "recovery")]
-pub mod delta;
 pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;

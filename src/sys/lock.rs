@@ -37,7 +37,27 @@ pub fn repository(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
     exclusive(&sysroot.join("ostree/repo/.lock"), patience)
 }
 
+/// Takes the lock of a sysroot's repository for whoever adds objects to it: others may add meanwhile, and nobody remove.
+///
+/// # Errors
+/// As [`sysroot`].
+pub fn repository_shared(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
+    take(&sysroot.join("ostree/repo/.lock"), libc::F_RDLCK, patience)
+}
+
+/// Takes the lock of what a pull of ours has fetched and not put in place yet: one pull at a time.
+///
+/// # Errors
+/// As [`sysroot`].
+pub fn pull(sysroot: &Path, patience: Duration) -> nix::Result<Lock> {
+    exclusive(&sysroot.join("ostree/repo/tmp/bootward.lock"), patience)
+}
+
 fn exclusive(path: &Path, patience: Duration) -> nix::Result<Lock> {
+    take(path, libc::F_WRLCK, patience)
+}
+
+fn take(path: &Path, kind: libc::c_int, patience: Duration) -> nix::Result<Lock> {
     let until = Instant::now() + patience;
     loop {
         let file = OpenOptions::new()
@@ -51,7 +71,7 @@ fn exclusive(path: &Path, patience: Duration) -> nix::Result<Lock> {
             .map_err(|e| super::errno(&e))?;
         // SAFETY: all bytes zero is a valid flock: the whole file, from its start.
         let mut whole: libc::flock = unsafe { std::mem::zeroed() };
-        whole.l_type = libc::F_WRLCK as libc::c_short;
+        whole.l_type = kind as libc::c_short;
         whole.l_whence = libc::SEEK_SET as libc::c_short;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
             Ok(_) if file.metadata().is_ok_and(|m| m.nlink() > 0) => return Ok(Lock { _file: file }),
