@@ -277,12 +277,12 @@ fn validator(etag: Option<&[u8]>, modified: Option<&[u8]>) -> Option<String> {
 }
 
 /// Whether a text can be sent as a validator.
-pub(super) fn is_validator(text: &str) -> bool {
+pub fn is_validator(text: &str) -> bool {
     text.len() <= MAX_VALIDATOR && !text.is_empty() && text.bytes().all(|b| (b' '..=b'~').contains(&b))
 }
 
 /// The target of a redirect as an error shows it.
-pub(super) fn shown(target: &str) -> String {
+pub fn shown(target: &str) -> String {
     target.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }
 
