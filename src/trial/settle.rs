@@ -76,7 +76,7 @@ pub enum Refusal {
     NoOther,
     /// There is no deployment with this index.
     NoSuch(usize),
-    /// The deployment with this index is the first one already.
+    /// The deployment with this index is the first one already, and the bootloader is told of no rollback.
     AlreadyFirst(usize),
     /// The deployment with this index is broken.
     Broken(usize),
@@ -175,6 +175,8 @@ pub fn reject(standing: &Standing) -> Result<Settlement, Refusal> {
 
 /// Another deployment becomes the first one, because somebody wants it; nothing is remembered as bad.
 ///
+/// One that is the first already, by a rollback that was cut before the bootloader's variables, gets those.
+///
 /// # Errors
 /// When there is none, or it is broken.
 pub fn rollback(standing: &Standing, to: Option<usize>) -> Result<Settlement, Refusal> {
@@ -184,7 +186,9 @@ pub fn rollback(standing: &Standing, to: Option<usize>) -> Result<Settlement, Re
     };
     let to = to.map_or_else(second, Ok)?;
     match standing.known(to)? {
-        _ if to == 0 => return Err(Refusal::AlreadyFirst(to)),
+        _ if to == 0 && standing.state.rollback != Reading::Value(true) => {
+            return Err(Refusal::AlreadyFirst(to));
+        }
         Known { bootable: false, .. } => return Err(Refusal::Broken(to)),
         Known { .. } => {}
     }
@@ -288,6 +292,9 @@ mod tests {
         assert_eq!(rollback(&here, Some(1)), Err(Refusal::Broken(1)));
         assert_eq!(rollback(&here, Some(0)), Err(Refusal::AlreadyFirst(0)));
         assert_eq!(rollback(&here, Some(7)), Err(Refusal::NoSuch(7)));
+        // The power went between the swap and the variables: with them, the bootloader would take the second one.
+        let cut = rollback(&standing(&[GOOD, GOOD], 0, true), Some(0)).unwrap();
+        assert_eq!(cut, Settlement { order: vec![0, 1], bad: vec![], variables: Variables::OVER });
         assert_eq!(rollback(&standing(&[GOOD], 0, false), None), Err(Refusal::NoOther));
         assert_eq!(undeploy(&here, 1).unwrap().order, [0, 2]);
         assert_eq!(undeploy(&here, 0), Err(Refusal::Running(0)));

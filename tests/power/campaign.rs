@@ -17,6 +17,7 @@ use super::replay::Replay;
 use super::states::{Class, State, states};
 use super::systems::{Ended, Initramfs, System};
 use super::tree::Tree;
+use super::variables;
 
 /// What became of one state with one system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,6 +235,7 @@ fn compare(
         Ok(()) => Verdict::Whole(version),
         Err(why) => Verdict::Corrupt(why),
     };
+    let verdict = variables::fault(&mounted.at).map_or(verdict, Verdict::Corrupt);
     mounted.close()?;
     Ok(verdict)
 }

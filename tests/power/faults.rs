@@ -135,6 +135,11 @@ impl Sweep<'_> {
             let strace = (number == faulty).then(|| fault.strace(call));
             point.came_through = run(&mut around(strace, command)).is_ok();
         }
+        if point.came_through
+            && let Some(why) = self.scenario.unfinished(&mounted.at)
+        {
+            failed(format!("it said that it was done: {why}"));
+        }
         mounted.close()?;
         let whole = match boot_once(&image, self.recorded, initramfs, place)? {
             Verdict::Whole(version) => Some(version),
@@ -151,6 +156,9 @@ impl Sweep<'_> {
             if let Err(e) = run(&mut command) {
                 failed(format!("it cannot be run again: {e}"));
             }
+        }
+        if let Some(why) = self.scenario.unfinished(&mounted.at) {
+            failed(format!("run again: {why}"));
         }
         mounted.close()?;
         if boot_once(&image, self.recorded, initramfs, place)? != Verdict::Whole(new) {

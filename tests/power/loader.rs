@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::disk::{Layout, Mounted, View};
 use super::tree::Tree;
+use super::variables;
 
 /// What the bootloader does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,10 @@ pub fn load(image: &Path, layout: Layout, at: &Path, trees: &[Tree]) -> Loaded {
         Err(e) => return Loaded::Nothing(e.to_string()),
     };
     let top = at.join(own[0].at);
+    // Its own variables it reads in the same way, where they are on this file system.
+    if let Some(why) = variables::fault(&top) {
+        return mounted.close().map_or_else(|e| Loaded::Nothing(e.to_string()), |()| Loaded::Nothing(why));
+    }
     let result = match fs::read_to_string(top.join("boot/loader/uEnv.txt")) {
         Err(e) => Loaded::Nothing(format!("uEnv.txt: {e}")),
         Ok(text) => match (entry(&top, &text, "", trees), entry(&top, &text, "2", trees)) {

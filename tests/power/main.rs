@@ -19,6 +19,7 @@ mod stub;
 mod systems;
 mod tools;
 mod tree;
+mod variables;
 
 use std::fs::{self, File};
 use std::io;
@@ -224,8 +225,9 @@ fn inject(options: &options::Judge, faults: &[Fault]) -> io::Result<bool> {
         let sweep = Sweep { scenario, recorded, bootward, every: options.every, workers };
         let mut good = true;
         for &fault in faults {
-            good &= swept("guardian", fault, &sweep.guardian(fault)?);
-            good &= swept("update", fault, &sweep.operation(fault)?);
+            // What the guardian does is the same after either.
+            good &= scenario.ours || swept("guardian", fault, &sweep.guardian(fault)?);
+            good &= swept("operation", fault, &sweep.operation(fault)?);
         }
         Ok(good)
     })

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 
+use bootward::arrange::survey::{Places, survey};
+
 use super::campaign::{Campaign, Counts};
 use super::disk::{self, Layout, Mounted, ONE, ONE_XFS, TWO, View};
 use super::record::{Recording, SETTLE};
@@ -13,6 +15,7 @@ use super::states::Class;
 use super::systems::System;
 use super::tools::{lab, run};
 use super::tree::Tree;
+use super::variables;
 
 /// The stateroot.
 const STATEROOT: &str = "lab";
@@ -47,13 +50,29 @@ pub struct Scenario {
     pub ours: bool,
     /// The version that boots when it is done.
     pub after: u32,
+    /// Where the bootloader's variables are, below the sysroot, in two files.
+    pub environment: &'static str,
+    /// It leaves them cleared; else it leaves them alone.
+    pub clears: bool,
 }
 
 const fn update(name: &'static str, title: &'static str, layout: Layout, before: u32) -> Scenario {
     let operation = Scenario::update;
     let libostree = Libostree::Bookworm;
     let after = before + 1;
-    Scenario { name, title, layout, operation, libostree, before, without_syncs: false, ours: false, after }
+    Scenario {
+        name,
+        title,
+        layout,
+        operation,
+        libostree,
+        before,
+        without_syncs: false,
+        ours: false,
+        after,
+        environment: "",
+        clears: false,
+    }
 }
 
 const fn own(
@@ -63,15 +82,31 @@ const fn own(
     operation: fn(&Scenario, &Path) -> Vec<Command>,
     after: u32,
 ) -> Scenario {
-    Scenario { operation, ours: true, after, ..update(name, title, layout, 2) }
+    Scenario { operation, ours: true, after, clears: true, ..update(name, title, layout, 2) }
+}
+
+const fn no_variables(scenario: Scenario) -> Scenario {
+    Scenario { clears: false, ..scenario }
+}
+
+const fn in_boot(scenario: Scenario) -> Scenario {
+    Scenario { environment: "boot", ..scenario }
 }
 
 const TRIXIE_ONE: &str = "as one-update, by libostree 2025.2";
 const TRIXIE_TWO: &str = "as two-update, by libostree 2025.2";
 const WITHOUT_SYNCS: &str = "as two-update, with every sync and freeze stubbed out";
 
+const CONFIRM: &str = "bootward confirm after a rollback";
+const ROLLBACK: &str = "bootward rollback";
+const UNDEPLOY: &str = "bootward undeploy of the first one";
+const CHANGES: &str = "bootward rollback, then undeploy, in one boot";
+const REPAIR_KERNEL: &str = "bootward repair, the second kernel and the boot links being gone";
+const ENV: &str = "bootward env set, the variables in two files on /boot";
+const REPAIR: &str = "bootward repair, without any boot link";
+
 /// All of them.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 22] = [
     update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
     update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
     update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
@@ -80,10 +115,20 @@ pub const SCENARIOS: [Scenario; 12] = [
     Scenario { libostree: Libostree::Trixie, ..update("one-update-trixie", TRIXIE_ONE, ONE, 2) },
     Scenario { libostree: Libostree::Trixie, ..update("two-update-trixie", TRIXIE_TWO, TWO, 2) },
     Scenario { without_syncs: true, ..update("two-update-without-syncs", WITHOUT_SYNCS, TWO, 2) },
-    own("one-confirm", "bootward confirm after a rollback, /boot on the root", ONE, Scenario::confirm, 1),
-    own("two-confirm", "bootward confirm after a rollback, /boot of its own", TWO, Scenario::confirm, 1),
-    own("two-changes", "bootward rollback, then undeploy, in one boot", TWO, Scenario::changes, 1),
-    own("two-repair", "bootward repair, without any boot link", TWO, Scenario::repair, 2),
+    own("one-confirm", CONFIRM, ONE, Scenario::confirm, 1),
+    own("two-confirm", CONFIRM, TWO, Scenario::confirm, 1),
+    own("one-rollback", ROLLBACK, ONE, Scenario::rollback, 1),
+    in_boot(own("two-rollback", ROLLBACK, TWO, Scenario::rollback, 1)),
+    no_variables(own("one-undeploy", UNDEPLOY, ONE, Scenario::undeploy, 1)),
+    no_variables(own("two-undeploy", UNDEPLOY, TWO, Scenario::undeploy, 1)),
+    own("one-changes", CHANGES, ONE, Scenario::changes, 1),
+    own("two-changes", CHANGES, TWO, Scenario::changes, 1),
+    no_variables(own("one-repair", REPAIR, ONE, Scenario::repair, 2)),
+    no_variables(own("two-repair", REPAIR, TWO, Scenario::repair, 2)),
+    no_variables(own("one-repair-kernel", REPAIR_KERNEL, ONE, Scenario::repair, 2)),
+    no_variables(own("two-repair-kernel", REPAIR_KERNEL, TWO, Scenario::repair, 2)),
+    in_boot(own("one-env", ENV, ONE, Scenario::env, 2)),
+    in_boot(own("two-env", ENV, TWO, Scenario::env, 2)),
 ];
 
 /// A recording with the trees that its deployments are made of.
@@ -222,26 +267,70 @@ impl Scenario {
         fs::write(self.dir().join("env.txt"), "rollback=1\nbootcount=4\nbootlimit=3\nupgrade_available=0\n")?;
         for copy in ["env.a", "env.b"] {
             let mut make = Command::new("mkenvimage");
-            make.args(["-r", "-s", "4096", "-o"]).arg(sysroot.join(copy)).arg(self.dir().join("env.txt"));
+            make.args(["-r", "-s", "4096", "-o"]).arg(sysroot.join(self.environment).join(copy));
+            make.arg(self.dir().join("env.txt"));
             run(&mut make)?;
         }
-        if self.name.ends_with("repair") {
+        if self.name.contains("repair") {
             for version in ["boot.0", "boot.1"] {
                 let _ = fs::remove_file(sysroot.join("ostree").join(version));
             }
+        }
+        if self.name.ends_with("kernel") {
+            let boot = sysroot.join("boot");
+            let places = Places { sysroot, boot: &boot, booted: None, options: None, deep: false };
+            let layout = survey(&places).map_err(|e| io::Error::other(e.to_string()))?;
+            let second = layout.entries.get(1).expect("there are two deployments");
+            fs::remove_dir_all(boot.join(second.boot_directory()))?;
         }
         Ok(())
     }
 
     fn bootward(&self, sysroot: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(super::binary().expect("the device binary builds"));
-        command.args(arguments).arg("--sysroot").arg(sysroot);
+        command.args(arguments);
         // Beside the mount point: the disk is mounted elsewhere each time.
-        let config = sysroot.with_extension("fw_env.config");
-        let copy = |copy: &str| format!("{} 0 0x1000\n", sysroot.join(copy).display());
-        fs::write(&config, copy("env.a") + &copy("env.b")).expect("there is room beside the disk");
-        command.arg("--env-config").arg(config);
+        let config = variables::config(sysroot, &sysroot.join(self.environment));
+        if arguments.first() == Some(&"env") {
+            command.arg("-c").arg(config);
+        } else {
+            command.arg("--sysroot").arg(sysroot).arg("--env-config").arg(config);
+        }
         command
+    }
+
+    /// What of it is not done, on a disk on which it said that it is.
+    pub fn unfinished(&self, sysroot: &Path) -> Option<String> {
+        if !self.ours {
+            return None;
+        }
+        let boot = sysroot.join("boot");
+        let layout =
+            survey(&Places { sysroot, boot: &boot, booted: None, options: None, deep: true }).ok()?;
+        if !layout.faults.is_empty() {
+            return Some(format!("left out of step: {}", layout.faults.join("; ")));
+        }
+        match self.cleared(sysroot) {
+            Ok(cleared) if cleared == self.clears => None,
+            Ok(_) => Some("the variables are not what they are to be in the end".into()),
+            Err(why) => Some(why),
+        }
+    }
+
+    fn cleared(&self, sysroot: &Path) -> Result<bool, String> {
+        variables::cleared(sysroot, &sysroot.join(self.environment))
+    }
+
+    /// The versions in boot order.
+    fn order(&self, sysroot: &Path) -> Vec<u32> {
+        let boot = sysroot.join("boot");
+        let places = Places { sysroot, boot: &boot, booted: None, options: None, deep: false };
+        let layout = survey(&places).expect("there is a sysroot");
+        let version = |path: String| {
+            let text = fs::read_to_string(sysroot.join(path).join("usr/etc/version")).ok()?;
+            text.trim().parse().ok()
+        };
+        layout.entries.iter().map(|e| version(e.path()).expect("a deployment has its version")).collect()
     }
 
     /// The newest version failed, the one before it runs.
@@ -251,12 +340,37 @@ impl Scenario {
         vec![self.bootward(sysroot, &["confirm", "--booted", &entries.saturating_sub(1).to_string()])]
     }
 
+    /// Version 1 becomes the first; where it is that already, what is left to do.
+    fn rollback(&self, sysroot: &Path) -> Vec<Command> {
+        let order = self.order(sysroot);
+        let first = order.iter().position(|v| *v == 1).expect("version 1 stays");
+        let done = first == 0 && self.cleared(sysroot) == Ok(true);
+        if done { Vec::new() } else { vec![self.bootward(sysroot, &["rollback", &first.to_string()])] }
+    }
+
+    /// Version 2 goes; nothing where it is gone already.
+    fn undeploy(&self, sysroot: &Path) -> Vec<Command> {
+        let newer = self.order(sysroot).iter().position(|v| *v == 2);
+        newer.map(|n| self.bootward(sysroot, &["undeploy", &n.to_string()])).into_iter().collect()
+    }
+
     fn changes(&self, sysroot: &Path) -> Vec<Command> {
-        vec![self.bootward(sysroot, &["rollback"]), self.bootward(sysroot, &["undeploy", "1"])]
+        let mut commands = self.rollback(sysroot);
+        if self.order(sysroot).contains(&2) {
+            commands.push(self.bootward(sysroot, &["undeploy", "1"]));
+        }
+        commands
     }
 
     fn repair(&self, sysroot: &Path) -> Vec<Command> {
         vec![self.bootward(sysroot, &["repair"])]
+    }
+
+    fn env(&self, sysroot: &Path) -> Vec<Command> {
+        let script = sysroot.with_extension("variables");
+        fs::write(&script, "rollback=0\nbootcount=0\n").expect("there is room beside the disk");
+        let script = script.to_str().expect("its own name");
+        vec![self.bootward(sysroot, &["env", "set", "-s", script])]
     }
 
     fn ostree(&self) -> Command {
