@@ -118,6 +118,8 @@ fn check() -> io::Result<bool> {
         good &= bootward_boots(scenario, class, &campaign.run(class, all / 100)?);
     }
 
+    good &= own_operations_fail(&own, &bootward)?;
+
     let scenario = Scenario::named("two-update").expect("is one");
     for fault in [Fault::Kill, Fault::Error("EIO")] {
         let sweep =
@@ -138,6 +140,26 @@ fn check() -> io::Result<bool> {
         good = false;
     }
     println!("power: {}", if good { "all as it must be" } else { "FAILED" });
+    Ok(good)
+}
+
+/// A few failing system calls of each of bootward's own operations.
+fn own_operations_fail(confirm: &Recorded, bootward: &Path) -> io::Result<bool> {
+    let mut good = true;
+    let mut sweep = |name: &str, recorded: &Recorded, every| -> io::Result<()> {
+        let scenario = Scenario::named(name).expect("is one");
+        let sweep = Sweep { scenario, recorded, bootward, every, workers: workers() };
+        for fault in Fault::ALL {
+            good &= swept("operation", fault, &sweep.operation(fault)?);
+        }
+        Ok(())
+    };
+    println!("two-confirm, failing calls");
+    sweep("two-confirm", confirm, 110)?;
+    for (name, every) in [("two-rollback", 100), ("one-undeploy", 90), ("two-repair-kernel", 25)] {
+        let recorded = record(Scenario::named(name).expect("is one"))?;
+        sweep(name, &recorded, every)?;
+    }
     Ok(good)
 }
 
