@@ -40,7 +40,7 @@ fn read(root: &Path) -> Layout {
 }
 
 /// What a bootloader without journal replay does: an entry whose kernel it can load, the first one if it can.
-fn loader(view: &State) -> Result<String, String> {
+pub fn loader(view: &State) -> Result<String, String> {
     let follow = |path: &str| match view.get(path).and_then(Node::link) {
         Some(text) => format!("boot/{text}"),
         None => path.to_string(),
@@ -131,7 +131,7 @@ impl Judge {
     }
 
     /// The deployment that an entry was written for: its argument `slot` says so.
-    fn meant(&self, line: &str) -> Option<&str> {
+    pub fn meant(&self, line: &str) -> Option<&str> {
         let slot = line.split(' ').find_map(|a| a.strip_prefix("slot="))?;
         let is = |(path, files): &&(String, State)| {
             files.get(&format!("{path}/usr/etc/config")).and_then(Node::content) == Some(slot.as_bytes())

@@ -11,6 +11,7 @@ mod flash;
 mod ledger;
 #[path = "../common/pair.rs"]
 mod pair;
+mod mutants;
 mod policy_device;
 mod policy_table;
 mod pull;

@@ -16,7 +16,7 @@ use bootward::storage::{At, Files, Look, Node as Kind, Room, Trees, Volume};
 use bootward::sys::files::Disk;
 
 /// Owner, permissions and extended attributes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Dress {
     pub uid: u32,
     pub gid: u32,
@@ -41,7 +41,7 @@ impl Dress {
 }
 
 /// What something on a filesystem is.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Body {
     Directory,
     /// Its content; `None` when it was never written out. Second names share it.
@@ -50,7 +50,7 @@ pub enum Body {
 }
 
 /// One thing on a filesystem.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Node {
     pub body: Body,
     pub dress: Rc<Dress>,
@@ -119,6 +119,9 @@ pub struct Model {
     pub created: usize,
     /// What is said to be left of each volume.
     pub room: Room,
+    /// The file created with this number is not synced: its content is on the medium after the next barrier only.
+    pub lazy: Option<usize>,
+    pub pending: Vec<(String, Rc<[u8]>)>,
 }
 
 /// What became of content that no barrier had made durable.
@@ -152,6 +155,8 @@ impl Model {
             operations: 0,
             created: 0,
             room: Room { bytes: 1 << 40, files: None },
+            lazy: None,
+            pending: Vec::new(),
         }
     }
 
@@ -174,9 +179,28 @@ impl Model {
         self.record(&path, Op::Add(path.clone(), Node { body, dress }))
     }
 
+    /// What was not synced by itself reaches the medium with a barrier.
+    fn write_back(&mut self, fs: usize) {
+        for (path, content) in std::mem::take(&mut self.pending) {
+            if device(&path, self.separate) == fs {
+                self.ops.push((fs, Op::Content(path, content)));
+            } else {
+                self.pending.push((path, content));
+            }
+        }
+    }
+
     fn record(&mut self, path: &str, op: Op) -> Result<(), Fault> {
         let fs = device(path, self.separate);
         apply(&mut self.now, &op).map_err(Fault)?;
+        match &op {
+            Op::Rename(from, to) => {
+                self.pending.retain(|(path, _)| path != to);
+                self.pending.iter_mut().filter(|(p, _)| p == from).for_each(|(p, _)| p.clone_from(to));
+            }
+            Op::Remove(gone) => self.pending.retain(|(path, _)| path != gone),
+            _ => {}
+        }
         self.ops.push((fs, op));
         Ok(())
     }
@@ -319,10 +343,17 @@ impl Files for Model {
         if self.damage == Some(self.created) && !content.is_empty() {
             content[0] ^= 1;
         }
+        let lazy = self.lazy == Some(self.created);
         self.created += 1;
         self.add(at, Body::File(None), Dress::plain(mode))?;
         self.operation("write")?;
-        self.record(&path, Op::Content(path.clone(), content.into()))
+        let content: Rc<[u8]> = content.into();
+        if lazy {
+            apply(&mut self.now, &Op::Content(path.clone(), content.clone())).map_err(Fault)?;
+            self.pending.push((path, content));
+            return Ok(());
+        }
+        self.record(&path, Op::Content(path.clone(), content))
     }
 
     fn copy(&mut self, from: &At, to: &At) -> Result<(), Fault> {
@@ -373,6 +404,7 @@ impl Files for Model {
     fn sync(&mut self, volume: Volume) -> Result<(), Fault> {
         self.operation("sync")?;
         let fs = usize::from(self.separate && volume == Volume::Boot);
+        self.write_back(fs);
         self.ops.push((fs, Op::Sync));
         Ok(())
     }
@@ -380,6 +412,7 @@ impl Files for Model {
     fn freeze(&mut self, volume: Volume) -> Result<bool, Fault> {
         self.operation("freeze")?;
         let fs = usize::from(self.separate && volume == Volume::Boot);
+        self.write_back(fs);
         self.ops.push((fs, Op::Freeze));
         Ok(true)
     }
@@ -530,16 +563,18 @@ impl Model {
     /// The operations that a reader of the journals may find: for each filesystem any number since its last barrier.
     ///
     /// A filesystem may lag behind the other one as long as nothing waited for it in between.
-    fn points(&self) -> Vec<Vec<usize>> {
+    fn points(&self, from: usize) -> Vec<Vec<usize>> {
         let count = self.ops.len();
         let last = |fs: usize, upto: usize| self.barrier(fs, upto);
         // A point is named by the operations of that filesystem before it, so that equal ones are found.
         let own = |fs: usize, upto: usize| self.ops.iter().take(upto).filter(|(f, _)| *f == fs).count();
         let mut seen = BTreeSet::new();
         let mut points = Vec::new();
-        for now in 0..=count {
+        for now in from..=count {
             if !self.separate {
-                points.push(vec![now]);
+                // What came before the first of these operations may be lost all the same.
+                let first = if now == from { last(0, now) } else { now };
+                points.extend((first..=now).map(|root| vec![root]));
                 continue;
             }
             for root in last(0, now)..=now {
@@ -578,14 +613,25 @@ impl Model {
 
     /// Shows every state that a cut could leave.
     pub fn cuts(&self, mut visit: impl FnMut(&Cut)) {
-        for point in self.points() {
+        self.cuts_from(0, &mut |cut| {
+            visit(cut);
+            true
+        });
+    }
+
+    /// Shows every state that a cut could leave after so many operations, until `visit` has seen enough.
+    pub fn cuts_from(&self, from: usize, visit: &mut dyn FnMut(&Cut) -> bool) {
+        for point in self.points(from) {
             let loader = self.loader_views(&point);
             let mut seen: Vec<State> = Vec::new();
             for volatile in [Volatile::Kept, Volatile::Dropped, Volatile::Zeroed] {
                 let linux = self.upto(&point, volatile);
-                if !seen.contains(&linux) {
-                    seen.push(linux.clone());
-                    visit(&Cut { name: format!("{point:?} {volatile:?}"), linux, loader: loader.clone() });
+                if seen.contains(&linux) {
+                    continue;
+                }
+                seen.push(linux.clone());
+                if !visit(&Cut { name: format!("{point:?} {volatile:?}"), linux, loader: loader.clone() }) {
+                    return;
                 }
             }
         }
@@ -628,13 +674,17 @@ impl Model {
 }
 
 /// `base`, but the names in one directory as `other` has them. What they lead to is there if `base` has it; else its
-/// blocks hold nothing of use.
+/// blocks hold nothing of use. A link that was moved within the directory is there under either name.
 fn mixed(base: &State, other: &State, directory: &str) -> State {
     let inside = |path: &str| path.rsplit_once('/').map_or("", |(above, _)| above) == directory;
     let mut state: State =
         base.iter().filter(|(path, _)| !inside(path)).map(|(p, n)| (p.clone(), n.clone())).collect();
     for (path, node) in other.iter().filter(|(path, _)| inside(path)) {
-        let there = base.get(path) == Some(node) || !matches!(node.body, Body::File(_));
+        let there = match &node.body {
+            Body::Directory => true,
+            Body::File(_) => base.get(path) == Some(node),
+            Body::Link(_) => base.iter().any(|(other, found)| inside(other) && found == node),
+        };
         let lost = || Node { body: Body::File(None), dress: node.dress.clone() };
         state.insert(path.clone(), if there { node.clone() } else { lost() });
     }
