@@ -255,3 +255,28 @@ fn u_boot(good_a: bool, good_b: bool, a: u8, b: u8) -> Option<Slot> {
     let wrapped = |flag: u8, other: u8| i32::from(flag) + if (flag, other) == (0, 255) { 256 } else { 0 };
     Some(if wrapped(b, a) > wrapped(a, b) { Slot::Second } else { Slot::First })
 }
+
+/// The first environment of a device: where there was none, where there was noise, and where there was one.
+#[test]
+fn a_cut_while_an_environment_is_created_leaves_the_old_state_or_the_new_one() {
+    let good = pair(4, 5);
+    let half = [good[..SIZE].to_vec(), vec![0xFF; SIZE]].concat();
+    for start in
+        [vec![0; 2 * SIZE], vec![0xFF; 2 * SIZE], b"noise".repeat(SIZE)[..2 * SIZE].to_vec(), half, good]
+    {
+        let wide = wide(NEW);
+        let old = variables(&start, true);
+        let disk = shared(start);
+        store(&disk, true, false).create(&edits(&wide)).unwrap();
+        let new = variables(disk.borrow().content(), true);
+        assert!(new.is_some());
+        let states = disk.borrow().cuts(|name, state| {
+            let seen = variables(state, true);
+            assert!(seen == old || seen == new, "neither after {name}");
+            let again = shared(state.to_vec());
+            store(&again, true, false).create(&edits(&wide)).unwrap();
+            assert_eq!(variables(again.borrow().content(), true), new, "re-run after {name}");
+        });
+        assert!(states > SIZE, "only {states} states");
+    }
+}
