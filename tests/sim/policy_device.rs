@@ -3,8 +3,9 @@
 //! Nobody acts: no confirm, no operator, no power cut; a system that crashes after the hand-over is reset (by
 //! the watchdog or `panic=N`). Every device in a bounded space is run until a deployment works, recovery is
 //! reached, or a state repeats, which is a loop without an end. Pessimistic where it is not known: a kernel
-//! that is not a deployment's own and has no modules there crashes it. Assumed: both entries' kernels load,
-//! and what each kernel starts is this guardian; a loader that cannot load its entry is its own script's affair.
+//! that is not a deployment's own and has no modules there crashes it. Assumed: what each kernel starts is this
+//! guardian. The loader that counts and rolls back is `uboot/boot.cmd`, with its entry fallback and its lost state
+//! ([`with_an_entry_that_does_not_load_or_a_lost_state`]).
 //!
 //! With the ledger's limit on, as `bootward::observe` applies it to every deployment, every device ends
 //! ([`with_the_ledgers_limit`]). With the limit off only the bootloader counts, and devices may loop for ever:
@@ -40,8 +41,9 @@ struct Deployed {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Loader {
-    /// Counts while `upgrade_available=1`; over the limit `altbootcmd` sets `rollback=1`,
-    /// `upgrade_available=0` and starts entry 2. U-Boot's driver for the environment, or a script.
+    /// `uboot/boot.cmd`: counts while `upgrade_available=1` and not `rollback=1`; over the limit it sets `rollback=1`,
+    /// `upgrade_available=0` and starts entry 2. Outside a trial the count is nothing; a state that is lost begins a
+    /// trial; an entry that does not load gives way to the other one.
     CountsAndRollsBack,
     /// Counts while `upgrade_available=1` and always starts entry 1, but for `rollback=1`.
     CountsOnly,
@@ -66,6 +68,8 @@ struct Device {
     bootlimit: u32,
     /// The loader knows a second entry.
     second_entry: bool,
+    /// Whether the entries' kernels load.
+    loads: [bool; 2],
     /// `ostree=` names the entry's deployment; else it names nothing that exists.
     in_step: bool,
     kexec: Kexec,
@@ -77,6 +81,8 @@ struct Device {
 /// What lasts over a reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Memory {
+    /// No state is left: neither `rollback` nor `upgrade_available`.
+    lost: bool,
     rollback: bool,
     upgrade_available: bool,
     bootcount: u32,
@@ -109,17 +115,28 @@ enum Rules {
 impl Device {
     /// The bootloader, from reset to the kernel: which entry it starts.
     fn load(&self, memory: &mut Memory) -> usize {
-        let counts = matches!(self.loader, Loader::CountsAndRollsBack | Loader::CountsOnly);
-        if counts && memory.upgrade_available {
+        let script = self.loader == Loader::CountsAndRollsBack;
+        if script && memory.lost {
+            (memory.rollback, memory.upgrade_available, memory.bootcount) = (false, true, 0);
+        }
+        memory.lost = false;
+        let mut trial = memory.upgrade_available && !(script && memory.rollback);
+        if trial && matches!(self.loader, Loader::CountsAndRollsBack | Loader::CountsOnly) {
             memory.bootcount = OVER.min(memory.bootcount + 1);
             let over = self.bootlimit != 0 && memory.bootcount > self.bootlimit;
-            if over && self.loader == Loader::CountsAndRollsBack {
+            if over && script {
                 memory.rollback = true;
                 memory.upgrade_available = false;
+                trial = false;
             }
         }
+        if script && !trial {
+            memory.bootcount = 0;
+        }
+        let two = self.second_entry && self.deployed.len() > 1;
         let rolled_back = memory.rollback && self.loader != Loader::NoEnvironment;
-        usize::from(rolled_back && self.second_entry && self.deployed.len() > 1)
+        let entry = usize::from(rolled_back && two);
+        if script && two && !self.loads[entry] { 1 - entry } else { entry }
     }
 
     fn facts(&self, memory: &Memory, rules: Rules, running: u8, named: Option<usize>) -> Facts {
@@ -204,6 +221,7 @@ impl Device {
     fn first_is_counted(&self, start: &Memory) -> bool {
         let by_loader = matches!(self.loader, Loader::CountsAndRollsBack | Loader::CountsOnly)
             && start.upgrade_available
+            && !(self.loader == Loader::CountsAndRollsBack && start.rollback)
             && self.bootlimit != 0;
         let by_ledger = self.ledger_limit != 0 && self.ledger_writable && !self.confirmed;
         by_loader || by_ledger
@@ -260,6 +278,7 @@ fn devices(mut visit: impl FnMut(&Device)) {
                                 loader,
                                 bootlimit,
                                 second_entry,
+                                loads: [true, true],
                                 in_step,
                                 kexec,
                                 ledger_limit,
@@ -286,6 +305,7 @@ fn starts(device: &Device, worn: &[[u32; 3]], mut visit: impl FnMut(Memory)) {
         for bootcount in counts.clone() {
             for &failed in worn {
                 visit(Memory {
+                    lost: false,
                     rollback: bits & 1 != 0,
                     upgrade_available: bits & 2 != 0,
                     asked: bits & 4 != 0,
@@ -398,4 +418,45 @@ fn with_the_ledgers_limit() {
     println!("device, with the ledger's verdict: {states} start states, all end, within {bound} resets");
     // Each of three deployments wears out once.
     assert!(bound <= 3 * OVER as usize, "{bound} resets");
+}
+
+/// An entry whose kernel does not load, and a state that was erased: with the ledger's limit every device ends, and the
+/// erased state is a trial that ends with the bootloader's limit alone wherever a fallback works.
+#[test]
+fn with_an_entry_that_does_not_load_or_a_lost_state() {
+    let (mut states, mut by_loader) = (0u64, 0u64);
+    let mut seen = Vec::new();
+    devices(|device| {
+        let script = device.loader == Loader::CountsAndRollsBack;
+        if !script || !device.second_entry || device.deployed.len() > 2 {
+            return;
+        }
+        for loads in [[true, true], [false, true], [true, false]] {
+            let device = Device { loads, ..device.clone() };
+            starts(&device, &[[0; 3], [OVER, 0, 0]], |start| {
+                for start in [start, Memory { lost: true, ..start }] {
+                    states += 1;
+                    if device.ledger_limit != 0 && device.ledger_writable {
+                        let (end, resets) = device.run(start, Rules::LedgerVerdict, &mut seen);
+                        let ends = !matches!(end, End::Loop { .. });
+                        assert!(ends, "{device:?} {start:?} ends in {end:?} after {resets}");
+                    }
+                    // Both load, kernels and all, the second one works: nobody but the bootloader counts.
+                    let fits = device.deployed.iter().all(|d| d.kernel == 0 || d.modules_for_both);
+                    let works = device.deployed.get(1).is_some_and(|d| d.health == Health::Works);
+                    let same = device.deployed.iter().all(|d| d.kernel == 0);
+                    let counted = start.lost && device.bootlimit != 0 && device.ledger_limit == 0;
+                    if counted && loads == [true, true] && fits && same && works && device.in_step {
+                        by_loader += 1;
+                        let (end, _) = device.run(start, Rules::AsTheyStand, &mut seen);
+                        assert_eq!(end, End::Works, "{device:?} {start:?}");
+                    }
+                }
+            });
+        }
+    });
+    println!(
+        "device, entries that do not load and lost states: {states} start states, {by_loader} by the bootloader"
+    );
+    assert!(states > 1000 && by_loader > 0);
 }
