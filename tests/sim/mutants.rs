@@ -54,7 +54,12 @@ const HARMLESS: [(How, &str, &str, &str); 5] = [
     (How::NotAtomic, "rename", "ostree/repo/refs/", "the old refs, which keep the same commits, go after it"),
 ];
 /// The same for steps, which do not make anything durable; with the case in which it is so.
-const LITTER: [(&str, &str, &str); 3] = [
+const LITTER: [(&str, &str, &str); 4] = [
+    (
+        "rollback and undeploy",
+        "remove ostree/repo/refs/",
+        "what the first change leaves, the second one removes",
+    ),
     ("undeploy", "remove ostree/boot.", "links that no entry names stay until the next confirmation"),
     ("repair", "remove ostree/boot.", "the same"),
     ("repair", "remove boot/loader.", "all its files are written anew; an undeployment misses it"),
@@ -213,7 +218,8 @@ fn cases() -> Vec<Case> {
         model.now
     };
     // With one kernel, old links lead to other deployments than new ones of the same name.
-    let shared = worn(&start(&Style { slots: true, same_kernel: true, ..PLAIN }));
+    let one_kernel = start(&Style { slots: true, same_kernel: true, ..PLAIN });
+    let shared = worn(&one_kernel);
     let worn = worn(&fresh);
     let mut marked = fresh.clone();
     marked.insert("ostree/bootward".into(), Node::Directory);
@@ -230,7 +236,10 @@ fn cases() -> Vec<Case> {
         Case { marks: true, ..case("confirm", &marked, &[&[1, 2]]) },
         case("rollback", &fresh, &[&[1, 0, 2]]),
         Case { judge: Judge::of(&shared), ..case("undeploy", &shared, &[&[0, 2]]) },
-        case("rollback and undeploy", &fresh, &[&[1, 0, 2], &[0, 2]]),
+        Case {
+            judge: Judge::of(&one_kernel),
+            ..case("rollback and undeploy", &one_kernel, &[&[1, 0, 2], &[0, 2]])
+        },
         Case { broken: true, ..case("repair", &broken, &[&[0, 1, 2]]) },
     ]
 }
