@@ -22,7 +22,7 @@ const DEBIANS: [&str; 6] = [
     "drivers/mtd/ubi/ubi",
 ];
 /// Every part of it that the guest says to have done.
-const DONE: [&str; 10] = [
+const DONE: [&str; 11] = [
     "nor-kept",
     "nor-single",
     "nor-pair",
@@ -31,6 +31,7 @@ const DONE: [&str; 10] = [
     "nand-no-room",
     "ubi-single",
     "ubi-pair",
+    "ubi-named",
     "ubi-cut",
     "refused",
 ];
