@@ -9,9 +9,9 @@ mod env;
 mod fixture;
 mod flash;
 mod ledger;
+mod mutants;
 #[path = "../common/pair.rs"]
 mod pair;
-mod mutants;
 mod policy_device;
 mod policy_table;
 mod pull;

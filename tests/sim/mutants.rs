@@ -11,7 +11,7 @@ use bootward::trial::rejected;
 
 use crate::arrange::{Judge, below, layout, loader, order, start};
 use crate::fixture::{PLAIN, Style};
-use crate::tree::{Fault, Model, Node, State};
+use crate::tree::{Body, Dress, Fault, Model, Node, State};
 
 /// What becomes of one operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -222,15 +222,16 @@ fn cases() -> Vec<Case> {
     let shared = worn(&one_kernel);
     let worn = worn(&fresh);
     let mut marked = fresh.clone();
-    marked.insert("ostree/bootward".into(), Node::Directory);
+    let node = |body, mode| Node { body, dress: Dress::plain(mode) };
+    marked.insert("ostree/bootward".into(), node(Body::Directory, 0o755));
     let list = rejected::with(Vec::new(), OLDER, 1, "it hung");
-    marked.insert(rejected::PATH.into(), Node::File(Some(list.into())));
+    marked.insert(rejected::PATH.into(), node(Body::File(Some(list.into_bytes().into())), 0o644));
     let mut broken = worn.clone();
     broken.retain(|path, node| {
         let link = path.starts_with("ostree/boot.") && !path["ostree/boot.".len()..].contains(['.', '/']);
         let second = &layout(&worn).entries[1];
         let kernel = path.starts_with(&format!("boot/{}/", second.boot_directory()));
-        !(link && matches!(node, Node::Link(_)) || kernel)
+        !(link && node.link().is_some() || kernel)
     });
     vec![
         Case { marks: true, ..case("confirm", &marked, &[&[1, 2]]) },
@@ -245,8 +246,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn listed(state: &State) -> Vec<String> {
-    match state.get(rejected::PATH) {
-        Some(Node::File(Some(list))) => rejected::parse(list).into_iter().map(|r| r.commit).collect(),
+    match state.get(rejected::PATH).and_then(Node::content) {
+        Some(list) => rejected::parse(list).into_iter().map(|r| r.commit).collect(),
         _ => Vec::new(),
     }
 }
@@ -255,7 +256,7 @@ impl Case {
     /// The steps before the deployments change, and the first deployment's commit, where it is remembered.
     fn marking(&self) -> Option<(Vec<Step>, String)> {
         let bad = self.marks.then(|| layout(&self.start).entries[0].commit.clone())?;
-        let Some(Node::File(Some(list))) = self.start.get(rejected::PATH) else { return None };
+        let Some(list) = self.start.get(rejected::PATH).and_then(Node::content) else { return None };
         let text = rejected::with(rejected::parse(list), &bad, 2, "it was rolled back");
         let write = Step::Write(At::root(rejected::PATH), text);
         Some((vec![write, Step::Sync(Volume::Root)], bad))
@@ -392,9 +393,9 @@ impl Case {
         let refs = linux.iter().filter(|(path, _)| path.starts_with("ostree/repo/refs/heads/ostree/"));
         let mut kept = Vec::new();
         for (path, node) in refs {
-            match node {
-                Node::File(Some(commit)) => kept.push(commit.clone()),
-                Node::File(None) => return Some(format!("{path} is empty")),
+            match &node.body {
+                Body::File(Some(commit)) => kept.push(commit.to_vec()),
+                Body::File(None) => return Some(format!("{path} is empty")),
                 _ => {}
             }
         }
