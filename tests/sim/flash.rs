@@ -146,7 +146,7 @@ impl Flash for Shared {
     fn erase(&mut self, offset: u64, length: u64) -> Result<(), Fault> {
         let mut chip = self.0.borrow_mut();
         let at = offset as usize;
-        assert!(at % SECTOR == 0 && length as usize == SECTOR && !chip.bad.contains(&(at / SECTOR)));
+        assert!(at.is_multiple_of(SECTOR) && length as usize == SECTOR && !chip.bad.contains(&(at / SECTOR)));
         chip.operation()?;
         if chip.locked[at / SECTOR] {
             return Err(Fault::Locked);
@@ -160,7 +160,7 @@ impl Flash for Shared {
         let mut chip = self.0.borrow_mut();
         let at = offset as usize;
         chip.operation()?;
-        if at % chip.page != 0 || data.len() % chip.page != 0 {
+        if !at.is_multiple_of(chip.page) || !data.len().is_multiple_of(chip.page) {
             return Err(Fault::Page);
         }
         if chip.locked[at / SECTOR] {
