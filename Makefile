@@ -40,6 +40,7 @@ clippy: ## lints of all targets, both feature sets
 
 check-rings: ## the inner rings build without an operating system
 	cargo check --quiet --lib --no-default-features --target x86_64-unknown-none
+	cargo check --quiet --lib --no-default-features --features recovery --target x86_64-unknown-none
 
 deny: $(TOOLS)/bin/cargo-deny ## licences, sources, duplicates and advisories of the dependencies
 	tests/deny $<

@@ -24,8 +24,11 @@ fn limits() -> Limits {
     }
 }
 
+/// What the server does with one connection.
+type Script = Box<dyn Fn(&mut TcpStream) + Send>;
+
 /// Each connection gets the next script; the last one stays.
-fn server(scripts: Vec<Box<dyn Fn(&mut TcpStream) + Send>>) -> Url {
+fn server(scripts: Vec<Script>) -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

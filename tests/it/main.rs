@@ -26,6 +26,7 @@ mod shelf;
 mod sign;
 mod sysroot;
 mod trial;
+mod upgrade;
 mod verify;
 mod verify_cli;
 mod verify_trees;

@@ -256,7 +256,7 @@ impl Case {
     /// The steps before the deployments change, and the first deployment's commit, where it is remembered.
     fn marking(&self) -> Option<(Vec<Step>, String)> {
         let bad = self.marks.then(|| layout(&self.start).entries[0].commit.clone())?;
-        let Some(list) = self.start.get(rejected::PATH).and_then(Node::content) else { return None };
+        let list = self.start.get(rejected::PATH).and_then(Node::content)?;
         let text = rejected::with(rejected::parse(list), &bad, 2, "it was rolled back");
         let write = Step::Write(At::root(rejected::PATH), text);
         Some((vec![write, Step::Sync(Volume::Root)], bad))

@@ -15,7 +15,7 @@ const MAX_DRAINED: u64 = 64 << 10;
 /// In the clear, or not.
 #[derive(Debug)]
 enum Stream {
-    Plain(Socket),
+    Plain(Box<Socket>),
     #[cfg(feature = "tls")]
     Tls(Box<crate::fetch::tls::TlsStream>),
 }
@@ -295,7 +295,7 @@ impl Connection {
 /// Puts TLS around a connection where the scheme says so.
 fn secure(shared: &Shared, place: &Place, socket: Socket) -> Result<Stream, Error> {
     if place.url.scheme == Scheme::Http {
-        return Ok(Stream::Plain(socket));
+        return Ok(Stream::Plain(Box::new(socket)));
     }
     #[cfg(feature = "tls")]
     if let Some(tls) = &shared.tls {
