@@ -7,10 +7,10 @@
 //!
 //! ```text
 //!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
-//!            │          cli ──> trial::act  health::run  recovery       sys: the kernel
+//!            │          cli ──> trial::act  deploy::act  pull  fetch  health::run  recovery     sys: the kernel
 //!            │                    │
 //!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
-//!            │   keyfile  modules  storage  ostree::commit  ostree::sign
+//!            │   deploy  repo  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
 //!            │
 //!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
