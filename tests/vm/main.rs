@@ -167,6 +167,11 @@ mod uboot {
     }
 
     #[test]
+    fn libostree_goes_on_after_our_clean_up() {
+        play(&[trials::GOES_ON]);
+    }
+
+    #[test]
     fn entries_that_do_not_load_and_text_that_is_not_believed() {
         play(&trials::ENTRIES);
     }

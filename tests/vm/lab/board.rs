@@ -337,6 +337,23 @@ impl Board {
         run(Command::new("fw_printenv").arg("-c").arg(&config))
     }
 
+    /// Runs a script in the sysroot of the machine that is switched off, mounted in a namespace of its own.
+    ///
+    /// # Errors
+    /// When it fails, or nothing can be mounted.
+    pub fn change(&self, script: &str) -> Outcome<()> {
+        let mounted = self.disk.with_file_name("mounted");
+        std::fs::create_dir_all(&mounted).map_err(|e| Fault::file("make", &mounted, &e))?;
+        let all = format!(
+            "set -e; mount -o loop,offset={} \"$1\" \"$2\"; cd \"$2\"\n{script}\ncd /; umount \"$2\"",
+            FIRMWARE.end
+        );
+        let mut shell = as_root("unshare");
+        shell.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments");
+        shell.args(["--mount", "sh", "-c", &all, "sh"]).arg(&self.disk).arg(&mounted);
+        run(&mut shell).map(drop)
+    }
+
     /// Overwrites the stored state with bytes that are none.
     ///
     /// # Errors

@@ -42,11 +42,13 @@ pub enum Step {
     Stored(&'static [&'static str]),
     /// On the device that is off: the state is overwritten with nonsense.
     Erased,
+    /// On the device that is off: this is run in its sysroot, by a shell of this machine.
+    OnDisk(&'static str),
 }
 
 use Step::{
-    Answers, Confirms, Counted, Entry, Erased, GivesUp, Off, Panics, Recovers, Restarts, Says, Sees, Stored,
-    Types, Up,
+    Answers, Confirms, Counted, Entry, Erased, GivesUp, Off, OnDisk, Panics, Recovers, Restarts, Says, Sees,
+    Stored, Types, Up,
 };
 
 /// A device and what must happen to it.
@@ -296,6 +298,48 @@ macro_rules! device_tree {
 /// This machine's U-Boot has no place for device trees that are loaded.
 const FDT_MEMORY: (&str, &str) = ("bootward_fdt_memory=${fdt_addr_r}", "bootward_fdt_memory=0x43c00000");
 
+/// What libostree itself does after us, and what boots then.
+pub const GOES_ON: Trial = Trial {
+    title: "after our clean-up 'ostree admin upgrade' and 'undeploy' go on, and what they make boots",
+    making: Making {
+        name: "uboot-goes-on",
+        state: Some("bootcount=0 bootlimit=2 rollback=1 upgrade_available=0"),
+        damage: "echo panic >$new/usr/lib/lab-action",
+        ..DEVICE
+    },
+    steps: &[
+        Entry(2),
+        Up(ROLLED_BACK, 1),
+        Answers("bootward confirm", "removed: lab "),
+        Off,
+        Stored(&["rollback=0", "upgrade_available=0"]),
+        // Version 3 is version 1 with other numbers in it: the kernel is there already.
+        OnDisk(
+            "sum=$(ls ostree/deploy/lab/deploy | sed -n 's/\\.0$//p'); over=$(mktemp -d); mkdir -p $over/usr/lib $over/usr/etc
+             sed s/1/3/ ostree/deploy/lab/deploy/$sum.0/usr/lib/os-release >$over/usr/lib/os-release
+             echo 3 >$over/usr/etc/version
+             ostree --repo=ostree/repo commit --branch=lab --no-xattrs --timestamp='2026-01-05 00:00:00Z' \\
+                 --tree=ref=$sum --tree=dir=$over; rm -r $over
+             ostree admin upgrade --sysroot=$PWD --os=lab
+             ostree fsck --repo=ostree/repo; ostree admin status --sysroot=$PWD",
+        ),
+        Entry(1),
+        Up(NO_TROUBLE, 3),
+        Confirms,
+        Off,
+        OnDisk(
+            "test $(ls -d ostree/deploy/lab/deploy/*.0 | wc -l) = 2; ostree admin undeploy --sysroot=$PWD 1
+             test $(ls -d ostree/deploy/lab/deploy/*.0 | wc -l) = 1
+             ostree fsck --repo=ostree/repo; ostree admin status --sysroot=$PWD",
+        ),
+        Entry(1),
+        Up(NO_TROUBLE, 3),
+        Answers("bootward status", "Lab 3"),
+        Off,
+        Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
+    ],
+};
+
 /// What the script does when something is not there, and with what it must not believe.
 pub const ENTRIES: [Trial; 11] = [
     Trial {
@@ -468,6 +512,7 @@ pub fn all() -> Vec<Trial> {
     let mut all: Vec<Trial> =
         [Uboot::Stock, Uboot::Newer, Uboot::Saving, Uboot::Counting].into_iter().flat_map(shared).collect();
     all.extend(ENTRIES);
+    all.push(GOES_ON);
     all
 }
 
@@ -508,6 +553,7 @@ impl<'a> Played<'a> {
             Off => self.switch_off(),
             Stored(wanted) => has(&self.board.stored()?, wanted),
             Erased => self.board.erase(),
+            OnDisk(script) => self.board.change(script),
             _ => self.console(step),
         }
     }
@@ -546,7 +592,7 @@ impl<'a> Played<'a> {
                 vm.expect("lab# ", ANSWER)?;
                 vm.type_line("reboot -f")?;
             }
-            Off | Stored(_) | Erased => {}
+            Off | Stored(_) | Erased | OnDisk(_) => {}
         }
         Ok(())
     }
