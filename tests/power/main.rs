@@ -156,7 +156,7 @@ fn own_operations_fail(confirm: &Recorded, bootward: &Path) -> io::Result<bool> 
     };
     println!("two-confirm, failing calls");
     sweep("two-confirm", confirm, 110)?;
-    for (name, every) in [("two-rollback", 100), ("one-undeploy", 90), ("two-repair-kernel", 25)] {
+    for (name, every) in [("two-rollback", 20), ("one-undeploy", 90), ("two-repair-kernel", 25)] {
         let recorded = record(Scenario::named(name).expect("is one"))?;
         sweep(name, &recorded, every)?;
     }
