@@ -15,6 +15,7 @@ use crate::ostree::admit::{Policy, Trust};
 use crate::ostree::keyring::{self, Source};
 use crate::ostree::sign::{Keys, VerifiedCommit};
 use crate::pull::{self, Progress, Wanted};
+use crate::repo::store::STAGING;
 use crate::repo::{Config, Store, refs};
 use crate::sys::beneath::Beneath;
 use crate::sys::files::Disk;
@@ -65,6 +66,7 @@ const COMMON: &str = "
   --unbound            take a commit that does not say for which refs it was made
   --channels N         connections at once (default 4)
   --check              read the objects that are here, fetch damaged ones again
+  --no-delta           use no static delta
   --ca FILE            CA certificates in PEM, needed for https
   --cert FILE          certificate of this device, for servers that ask for one
   --cert-key FILE      its key
@@ -91,7 +93,7 @@ const VALUES: [&str; 15] = [
     "--env-config",
     "--boot",
 ];
-const FLAGS: [&str; 5] = ["--downgrade", "--unbound", "--check", "--json", "--force"];
+const FLAGS: [&str; 6] = ["--downgrade", "--unbound", "--check", "--no-delta", "--json", "--force"];
 /// What only `upgrade` takes.
 const UPGRADE_ONLY: [&str; 4] = ["--stateroot", "--env-config", "--boot", "--force"];
 /// Where a developer keeps updates away, on the stateroot's `/var`.
@@ -246,6 +248,7 @@ impl<'a> Asked<'a> {
         let options = pull::Options {
             channels: self.channels,
             check: self.options.has("--check"),
+            scratch: (!self.options.has("--no-delta")).then(|| sysroot.join(STAGING)),
             ..pull::Options::default()
         };
         let floor = floor::read(sysroot);

@@ -4,6 +4,8 @@ use crate::fetch::{self, Channel, Found, Request, Retry, Transport};
 use crate::ostree::object::{COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::refs;
+use crate::repo::store::{self, Store};
+use crate::storage::Trees;
 
 use super::error::path;
 use super::{Error, Options};
@@ -32,7 +34,7 @@ pub fn head<T: Transport, E>(
     judge: Judge<'_>,
     options: &Options,
 ) -> Result<(VerifiedCommit, Option<Vec<u8>>), Error<E>> {
-    let mut asking = Asking { transport, channel: None, options };
+    let mut asking = Asking::new(transport, options);
     let name = match (&wanted.commit, &wanted.reference) {
         (Some(commit), _) => *commit,
         (None, Some(reference)) if refs::is_valid(reference) => {
@@ -55,54 +57,141 @@ pub fn head<T: Transport, E>(
     Ok((verified, metadata))
 }
 
-/// One small file after the other.
-struct Asking<'a, T: Transport> {
+/// One file after the other.
+pub(super) struct Asking<'a, T: Transport> {
     transport: &'a T,
     channel: Option<T::Channel>,
     options: &'a Options,
 }
 
-impl<T: Transport> Asking<'_, T> {
+impl<'a, T: Transport> Asking<'a, T> {
+    pub(super) fn new(transport: &'a T, options: &'a Options) -> Self {
+        Asking { transport, channel: None, options }
+    }
+
+    /// Brings a file of a known length to the place of a part; what is there of it already is not fetched again.
+    pub(super) fn keep<F: Trees>(
+        &mut self,
+        store: &mut Store<F>,
+        path: &str,
+        name: &Checksum,
+        size: u64,
+        bytes: &mut u64,
+    ) -> Result<(), Error<F::Error>> {
+        let files = |e| Error::Store(store::Error::Files(e));
+        let at = store::part(name);
+        let mut failures = 0;
+        loop {
+            let there = store.files().node(&at).map_err(files)?.is_some();
+            let (mut draft, length) =
+                if there { store.files().resume(&at) } else { store.files().draft(&at).map(|d| (d, 0)) }
+                    .map_err(files)?;
+            if length == size {
+                return Ok(());
+            }
+            if length > size {
+                drop(draft);
+                self.forget(store, name)?;
+                continue;
+            }
+            let request = Request { path: path.into(), from: length, limit: size - length, validator: None };
+            let before = *bytes;
+            let mut put = |data: &[u8]| {
+                *bytes += data.len() as u64;
+                store.files().append(&mut draft, data)
+            };
+            let cause = match self.stream(request, &mut put) {
+                Ok(Some(Ok(()))) => continue,
+                Ok(Some(Err(e))) => return Err(files(e)),
+                Ok(None) => return Err(Error::Missing { path: path.into() }),
+                Err(cause) => cause,
+            };
+            if *bytes > before {
+                failures = 0;
+            }
+            self.wait(&mut failures, path, cause)?;
+        }
+    }
+
+    /// Removes a part.
+    pub(super) fn forget<F: Trees>(
+        &self,
+        store: &mut Store<F>,
+        name: &Checksum,
+    ) -> Result<(), Error<F::Error>> {
+        let (at, files) = (store::part(name), store.files());
+        let gone = files.node(&at).and_then(|node| node.map_or(Ok(()), |_| files.unlink(&at)));
+        gone.map_err(|e| Error::Store(store::Error::Files(e)))
+    }
+
+    /// Waits before the next try, or gives up.
+    fn wait<E>(&self, failures: &mut u32, path: &str, cause: fetch::Error) -> Result<(), Error<E>> {
+        *failures += 1;
+        let least = match cause.retry() {
+            Retry::After(least) => least,
+            Retry::Now => std::time::Duration::ZERO,
+            Retry::Never => return Err(Error::Fetch { path: path.into(), cause }),
+        };
+        if *failures > self.options.tries {
+            return Err(Error::Fetch { path: path.into(), cause });
+        }
+        std::thread::sleep(least.max(self.options.backoff.wait(*failures, (self.options.random)())));
+        Ok(())
+    }
+
+    /// Hands a body on as it comes; `None` when the server has no such file, the inner error is the receiver's.
+    fn stream<E>(
+        &mut self,
+        request: Request,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Option<Result<(), E>>, fetch::Error> {
+        let resumed = request.from;
+        let channel = match &mut self.channel {
+            Some(channel) => channel,
+            none => none.insert(self.transport.open()?),
+        };
+        channel.send(request)?;
+        match channel.receive()?.found {
+            Found::Missing => return Ok(None),
+            // The server sends no parts of files.
+            Found::Whole if resumed > 0 => return Err(fetch::Error::PastEnd { total: None }),
+            _ => {}
+        }
+        let mut buffer = [0; 8192];
+        loop {
+            match channel.read(&mut buffer)? {
+                0 => return Ok(Some(Ok(()))),
+                length => {
+                    if let Err(e) = put(buffer.get(..length).unwrap_or_default()) {
+                        return Ok(Some(Err(e)));
+                    }
+                }
+            }
+        }
+    }
+
     fn needed<E>(&mut self, path: &str, limit: usize) -> Result<Vec<u8>, Error<E>> {
         self.get(path, limit)?.ok_or_else(|| Error::Missing { path: path.into() })
     }
 
     /// A file, tried as often as [`Options`] say; `None` when the server has none.
-    fn get<E>(&mut self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, Error<E>> {
+    pub(super) fn get<E>(&mut self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, Error<E>> {
         let mut failures = 0;
         loop {
-            let cause = match self.once(path, limit) {
+            match self.once(path, limit) {
                 Ok(data) => return Ok(data),
-                Err(cause) => cause,
-            };
-            failures += 1;
-            let least = match cause.retry() {
-                Retry::After(least) => least,
-                Retry::Now => std::time::Duration::ZERO,
-                Retry::Never => return Err(Error::Fetch { path: path.into(), cause }),
-            };
-            if failures > self.options.tries {
-                return Err(Error::Fetch { path: path.into(), cause });
+                Err(cause) => self.wait(&mut failures, path, cause)?,
             }
-            std::thread::sleep(least.max(self.options.backoff.wait(failures, (self.options.random)())));
         }
     }
 
     fn once(&mut self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, fetch::Error> {
-        let channel = match &mut self.channel {
-            Some(channel) => channel,
-            none => none.insert(self.transport.open()?),
+        let mut data = Vec::new();
+        let mut put = |more: &[u8]| {
+            data.extend(more);
+            Ok::<(), std::convert::Infallible>(())
         };
-        channel.send(Request::whole(path, limit as u64))?;
-        if channel.receive()?.found == Found::Missing {
-            return Ok(None);
-        }
-        let (mut data, mut buffer) = (Vec::new(), [0; 8192]);
-        loop {
-            match channel.read(&mut buffer)? {
-                0 => return Ok(Some(data)),
-                length => data.extend(buffer.get(..length).unwrap_or_default()),
-            }
-        }
+        let found = self.stream(Request::whole(path, limit as u64), &mut put)?;
+        Ok(found.map(|_| data))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   head      which commit a ref names; the commit itself, its signatures, and whether it is let in
+//!   delta     the static delta to it, from what is here or from nothing, where there is one
 //!   walk      which objects it needs (pure)
 //!   work      a worker asks for them over one channel, many at a time ──> incoming ──> repo::store
 //!   session   what the workers share: what is needed, what is aside, how far it is
@@ -13,6 +14,7 @@
 //!
 //! `walk` and `incoming` are of the alloc ring by nature, the rest needs threads and a clock.
 
+mod delta;
 mod error;
 mod head;
 pub mod incoming;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use crate::arrange::{Step, carry};
 use crate::fetch::{Backoff, Transport};
-use crate::ostree::object::Kind;
+use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::store::{self, Store};
 use crate::repo::{REPO, refs};
@@ -59,6 +61,9 @@ pub struct Options {
     pub random: fn() -> u32,
     /// Objects that are here are read and checked, and fetched again when damaged.
     pub check: bool,
+    /// The directory [`store::STAGING`] of the sysroot, by its path: static deltas are unpacked there. Without one none
+    /// is used.
+    pub scratch: Option<std::path::PathBuf>,
 }
 
 impl Default for Options {
@@ -71,6 +76,7 @@ impl Default for Options {
             backoff: Backoff::default(),
             random,
             check: false,
+            scratch: None,
         }
     }
 }
@@ -137,11 +143,19 @@ where
     let mut progress = Progress { whole: true, ..Progress::default() };
     let mut stale = adopted.parts.clone();
     if !complete || options.check {
+        if let Some(scratch) = options.scratch.as_ref().filter(|_| !complete) {
+            let from = present(store, wanted, &name)?;
+            let mut asking = head::Asking::new(transport, options);
+            delta::take(&mut asking, store, commit, from, scratch, (&mut progress, tell))?;
+        }
+        let came = progress;
         let room = store.files().room(Volume::Root).map_err(files)?;
         let session = Session::new(options, Walk::new(commit.commit()), adopted.parts, room);
         session.measured(room)?;
         objects(&session, transport, open, store, tell)?;
         progress = session.progress();
+        progress.fetched += came.fetched;
+        progress.bytes += came.bytes;
         store.publish(&session.rest()).map_err(Error::Store)?;
         store.files().sync(Volume::Root).map_err(files)?;
         stale.extend(session.parts());
@@ -155,6 +169,26 @@ where
     }
     tell(&progress);
     Ok(progress)
+}
+
+/// The commit that the ref names here, where all of it is here.
+fn present<F: Trees>(
+    store: &mut Store<F>,
+    wanted: &Wanted,
+    new: &Checksum,
+) -> Result<Option<Checksum>, Error<F::Error>> {
+    let Some(reference) = &wanted.reference else { return Ok(None) };
+    let files = |e| Error::Store(store::Error::Files(e));
+    let at = At::root(format!("{REPO}/{}", refs::path(wanted.remote.as_deref(), reference)));
+    if store.files().node(&at).map_err(files)?.is_none() {
+        return Ok(None);
+    }
+    let text = store.files().read(&at, refs::REF_FILE_MAX).map_err(files)?;
+    let Some(old) = refs::parse(&text).filter(|old| old != new) else { return Ok(None) };
+    let partial = At::root(format!("{REPO}/state/{old}.commitpartial"));
+    let whole = store.has(&old, Kind::Commit).map_err(Error::Store)?
+        && store.files().node(&partial).map_err(files)?.is_none();
+    Ok(whole.then_some(old))
 }
 
 fn steps<F: Trees>(store: &mut Store<F>, steps: &[Step]) -> Result<(), Error<F::Error>> {

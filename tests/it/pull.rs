@@ -8,6 +8,7 @@ use bootward::fetch::Backoff;
 use bootward::ostree::object::Checksum;
 use bootward::ostree::sign::{Keys, VerifiedCommit};
 use bootward::pull::{self, Error, Options, Progress, Wanted};
+use bootward::repo::store::STAGING;
 use bootward::repo::{Mode, Store};
 use bootward::sys::files::{Disk, FilesError};
 
@@ -291,4 +292,66 @@ fn what_is_damaged_here_is_fetched_again_and_what_is_damaged_there_is_refused() 
         }
     }
     assert!(tried > 150, "{tried}");
+}
+
+#[test]
+fn a_static_delta_takes_the_place_of_objects() {
+    let site = Site::new("bare");
+    let (server, tree) = (site.path("server"), site.path("tree"));
+    let server = server.to_str().unwrap();
+    rich(&tree);
+    let first = site.commit().to_string();
+    ostree(&["static-delta", "generate", "--repo", server, "--empty", &first]);
+    let delta = Options { scratch: Some(site.path("ours").join(STAGING)), ..quick() };
+    let shelf = Shelf::of(&site.path("server"));
+    let progress = site.pull(&shelf, &delta).unwrap();
+    let objects_asked =
+        |shelf: &Shelf| shelf.asked().iter().filter(|(n, _)| n.starts_with("objects")).count();
+    // The commit, its metadata, and what the delta leaves to be fetched by itself.
+    assert!(objects_asked(&shelf) < 10, "{:?}", shelf.asked());
+    assert!(progress.fetched > 300, "{progress:?}");
+    let (ours, theirs) = (site.repo("ours"), site.repo("theirs"));
+    ostree(&["pull-local", "--repo", theirs.to_str().unwrap(), server, "os/main"]);
+    ostree(&["fsck", "--repo", ours.to_str().unwrap()]);
+    assert_eq!(objects(&ours), objects(&theirs));
+
+    // From there to the next, over a connection that breaks, and with a part that is damaged.
+    let mut large = fs::read(tree.join("usr/share/large")).unwrap();
+    large[1_000_000..1_000_400].fill(7);
+    fs::write(tree.join("usr/share/large"), large).unwrap();
+    for n in 0..150 {
+        fs::write(tree.join(format!("usr/lib/d{}/f{n}", n % 20)), format!("changed {n}").repeat(n * 20))
+            .unwrap();
+    }
+    let second = site.commit().to_string();
+    let generate = ["static-delta", "generate", "--repo", server, "--from", &first, "--to", &second];
+    ostree(&[&generate[..], &["--max-chunk-size=1"]].concat());
+    let mut shelf = Shelf::of(&site.path("server"));
+    shelf.breaks_every = 20_000;
+    let kept = site.path("kept");
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(site.path("ours")).arg(&kept).status().unwrap();
+    assert!(copied.success());
+    site.pull(&shelf, &delta).unwrap();
+    ostree(&["fsck", "--repo", ours.to_str().unwrap()]);
+    ostree(&["pull-local", "--repo", theirs.to_str().unwrap(), server, "os/main"]);
+    assert_eq!(objects(&ours), objects(&theirs));
+    assert!(objects_asked(&shelf) < 10, "{:?}", shelf.asked());
+    assert!(
+        shelf.asked().iter().any(|(n, from)| n.starts_with("deltas") && *from > 0),
+        "{:?}",
+        shelf.asked()
+    );
+    assert_eq!(fs::read_dir(ours.join("tmp/bootward")).unwrap().count(), 0);
+
+    let mut bad = Shelf::of(&site.path("server"));
+    for (_, part) in bad.files.iter_mut().filter(|(n, _)| n.starts_with("deltas") && n.ends_with("/0")) {
+        let at = part.len() / 2;
+        part[at] ^= 1;
+    }
+    let delta = Options { scratch: Some(kept.join(STAGING)), ..quick() };
+    pull_to(&kept, &bad, Mode::Bare, &delta).unwrap();
+    ostree(&["fsck", "--repo", kept.join("ostree/repo").to_str().unwrap()]);
+    assert_eq!(objects(&kept.join("ostree/repo")), objects(&theirs));
+    assert!(objects_asked(&bad) > 10, "{:?}", bad.asked());
 }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use super::payload::{Bytes, PayloadError, Scratch, exact};
 
-/// Bytes of what was unpacked that are kept in memory; a power of two, and a multiple of [`FLUSH`].
+/// Bytes of what was unpacked that are kept in memory; a power of two, and a multiple of what is written at once.
 pub const WINDOW: usize = 4 * 1024 * 1024;
 /// Bytes that are written to the scratch file at once.
 const FLUSH: usize = 128 * 1024;
