@@ -16,7 +16,7 @@ pub struct Shelf {
     pub log: Mutex<Vec<(String, u64)>>,
     /// The connection breaks after so many bytes of bodies, again and again; 0 never.
     pub breaks_every: usize,
-    served: AtomicUsize,
+    pub served: AtomicUsize,
 }
 
 impl Shelf {

@@ -14,6 +14,7 @@ mod fetch;
 #[path = "../common/sysroot.rs"]
 mod fixture;
 mod health;
+mod hostile;
 mod initramfs;
 #[path = "../common/pair.rs"]
 mod pair;
