@@ -22,8 +22,9 @@ INITSCRIPT_NAME:${PN}-services = "bootward"
 # After everything that a check may look at.
 INITSCRIPT_PARAMS:${PN}-services = "start 99 2 3 4 5 ."
 
-PACKAGECONFIG ??= "health recovery tls trial verify"
+PACKAGECONFIG ??= "health publish recovery tls trial verify"
 PACKAGECONFIG[health] = "--features health,,"
+PACKAGECONFIG[publish] = "--features publish,,"
 PACKAGECONFIG[recovery] = "--features recovery,,"
 PACKAGECONFIG[tls] = "--features tls,,"
 PACKAGECONFIG[trial] = "--features trial,,"
