@@ -3,6 +3,7 @@
 
 mod boot;
 mod device;
+mod fetched;
 mod ostree;
 mod text;
 
@@ -10,17 +11,22 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `corpus/NAME` holds each one's inputs.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("admit", ostree::admit),
     ("bls", boot::bls),
     ("cmdline", text::cmdline),
     ("config", text::config),
+    ("delta", fetched::delta),
+    ("delta_part", fetched::delta_part),
     ("env", boot::env),
+    ("filez", fetched::filez),
     ("fw_env_config", boot::fw_env_config),
     ("gvariant", device::gvariant),
+    ("http", fetched::http),
     ("keyfile", text::keyfile),
     ("ledger_record", device::ledger_record),
     ("ostree", ostree::ostree),
     ("partition", device::partition),
+    ("summary", fetched::summary),
     ("superblock", device::superblock),
 ];
