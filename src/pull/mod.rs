@@ -133,12 +133,18 @@ where
         steps(store, &[Step::Write(partial.clone(), String::new()), Step::Sync(Volume::Root)])?;
     }
     let mut first = Vec::new();
-    if let Some(metadata) = metadata {
+    // What is there already is not written again: a device may ask every hour.
+    let known = |store: &mut Store<F>, kind, data: &[u8]| {
+        complete && store.metadata(&name, kind).is_ok_and(|d| d == data)
+    };
+    if let Some(metadata) = metadata.filter(|data| !known(store, Kind::CommitMeta, data)) {
         store.put(&name, Kind::CommitMeta, metadata).map_err(Error::Store)?;
         first.push((name, Kind::CommitMeta));
     }
-    store.put(&name, Kind::Commit, commit.commit().bytes()).map_err(Error::Store)?;
-    first.push((name, Kind::Commit));
+    if !known(store, Kind::Commit, commit.commit().bytes()) {
+        store.put(&name, Kind::Commit, commit.commit().bytes()).map_err(Error::Store)?;
+        first.push((name, Kind::Commit));
+    }
     store.publish(&first).map_err(Error::Store)?;
     let mut progress = Progress { whole: true, ..Progress::default() };
     let mut stale = adopted.parts.clone();
