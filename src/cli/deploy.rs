@@ -1,7 +1,6 @@
 //! `bootward deploy` and `bootward init-fs`.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -11,7 +10,6 @@ use crate::deploy::kargs::Edits;
 use crate::deploy::prepare::Options as Asked;
 use crate::ostree::Commit;
 use crate::ostree::verify::keys;
-use crate::trial::act::Site;
 
 use super::options::{Known, Options, usage};
 
@@ -83,17 +81,6 @@ const COMMON_OPTIONS: [Known; 6] = [
     Known { name: "--stateroot", value: true },
 ];
 
-fn site(options: &Options) -> Site {
-    let mut site = Site::of(options.value("--sysroot").map(Path::new));
-    if let Some(boot) = options.value("--boot") {
-        site.boot = boot.into();
-    }
-    if let Some(config) = options.value("--env-config") {
-        site.env_config = Some(config.into());
-    }
-    site
-}
-
 fn failed(why: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("bootward: {why}");
     ExitCode::from(super::FAILED)
@@ -118,7 +105,7 @@ pub fn deploy(arguments: &[String]) -> ExitCode {
     if options.has("--karg-none") && options.has("--karg-delete") {
         return usage("--karg-none leaves nothing for --karg-delete");
     }
-    let site = site(&options);
+    let site = super::site(&options);
     let stateroot = options.value("--stateroot").map(String::from).or_else(|| act::booted_stateroot(&site));
     let Some(stateroot) = stateroot else { return usage("--stateroot says into which one") };
     let all = |name: &str| options.values(name).map(String::from).collect();
@@ -248,7 +235,7 @@ pub fn init_fs(arguments: &[String]) -> ExitCode {
     if !options.has("--sysroot") {
         return usage("init-fs takes --sysroot DIR --stateroot OS");
     }
-    match act::init_fs(&site(&options), stateroot, uboot) {
+    match act::init_fs(&super::site(&options), stateroot, uboot) {
         Ok(_) => ExitCode::SUCCESS,
         Err(e) => failed(&e),
     }

@@ -127,3 +127,16 @@ fn help() -> String {
     );
     text
 }
+
+/// Where it is done: as `--sysroot`, `--boot` and `--env-config` say.
+#[cfg(any(feature = "recovery", feature = "trial"))]
+fn site(options: &options::Options) -> crate::trial::act::Site {
+    let mut site = crate::trial::act::Site::of(options.value("--sysroot").map(std::path::Path::new));
+    if let Some(boot) = options.value("--boot") {
+        site.boot = boot.into();
+    }
+    if let Some(config) = options.value("--env-config") {
+        site.env_config = Some(config.into());
+    }
+    site
+}

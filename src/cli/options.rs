@@ -78,6 +78,30 @@ impl Options {
     }
 }
 
+/// For whom it is told how far something is, and what came of it.
+#[cfg(feature = "verify")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Show {
+    /// A program.
+    Json,
+    /// A person who waits.
+    Terminal,
+    /// A file.
+    Text,
+}
+
+#[cfg(feature = "verify")]
+impl Show {
+    /// A program when `--json` says so, else a person where standard error is a terminal.
+    pub fn of(options: &Options) -> Self {
+        match (options.has("--json"), std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+            (true, _) => Show::Json,
+            (false, true) => Show::Terminal,
+            (false, false) => Show::Text,
+        }
+    }
+}
+
 /// Says what is wrong with the command line and gives the exit code for it.
 pub fn usage(mistake: &str) -> ExitCode {
     eprintln!("bootward: {mistake}; --help lists what there is");

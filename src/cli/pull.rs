@@ -1,6 +1,6 @@
 //! `bootward pull` and `bootward upgrade`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::sys::{lock, mount, time};
 use crate::trial::act::Site;
 use crate::trial::floor;
 
-use super::options::{Known, Options, usage};
+use super::options::{Known, Options, Show, usage};
 
 const PULL: &str = "\
 Usage: bootward pull [OPTION ...] --url URL --ref REF --keys FILE
@@ -137,13 +137,7 @@ pub fn upgrade(arguments: &[String]) -> ExitCode {
         println!("{KEEP_AWAY} keeps updates away; remove it, or use --force");
         return ExitCode::SUCCESS;
     }
-    let mut site = Site::of(options.value("--sysroot").map(Path::new));
-    if let Some(boot) = options.value("--boot") {
-        site.boot = boot.into();
-    }
-    if let Some(config) = options.value("--env-config") {
-        site.env_config = Some(config.into());
-    }
+    let site = super::site(&options);
     let stateroot = options.value("--stateroot").map(String::from).or_else(|| act::booted_stateroot(&site));
     let Some(stateroot) = stateroot else { return usage("--stateroot says into which one") };
     match Asked::of(&options).and_then(|asked| asked.upgrade(&site, stateroot).map_err(|e| failed(&e))) {
@@ -259,10 +253,10 @@ impl<'a> Asked<'a> {
             pull::head(&server, &self.wanted, &judge, &options).map_err(|e: Failure| e.to_string())?;
         let open = || Disk::open(sysroot, sysroot);
         let mut store = Store::new(open().map_err(|e| e.to_string())?, config.mode, 0);
-        let mut tell = self.show.progress();
+        let mut tell = self.show.pulling();
         let found = (&commit, metadata.as_deref());
         let done = pull::pull(&server, &mut store, &open, found, &self.wanted, &options, &mut tell);
-        self.show.done(&commit.commit().checksum(), &done.map_err(|e| e.to_string())?);
+        self.show.pulled(&commit.commit().checksum(), &done.map_err(|e| e.to_string())?);
         Ok(commit)
     }
 
@@ -329,28 +323,9 @@ enum Line {
     Result { commit: String, objects: u64, fetched: u64, bytes: u64 },
 }
 
-/// For whom it is told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Show {
-    /// A program.
-    Json,
-    /// A person who waits.
-    Terminal,
-    /// A file.
-    Text,
-}
-
 impl Show {
-    fn of(options: &Options) -> Self {
-        match (options.has("--json"), std::io::stderr().is_terminal()) {
-            (true, _) => Show::Json,
-            (false, true) => Show::Terminal,
-            (false, false) => Show::Text,
-        }
-    }
-
     /// Tells how far it is; the time left is a guess by the objects once all are known.
-    fn progress(self) -> impl FnMut(&Progress) {
+    fn pulling(self) -> impl FnMut(&Progress) {
         let began = Instant::now();
         move |progress| {
             let seconds = began.elapsed().as_secs_f32();
@@ -382,7 +357,7 @@ impl Show {
         }
     }
 
-    fn done(self, commit: &Checksum, progress: &Progress) {
+    fn pulled(self, commit: &Checksum, progress: &Progress) {
         let Progress { objects, fetched, bytes, .. } = *progress;
         match self {
             Show::Json => {

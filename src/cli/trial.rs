@@ -1,6 +1,5 @@
 //! `bootward confirm`, `reject`, `rollback`, `undeploy` and `repair`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -128,14 +127,7 @@ fn run(arguments: &[String], help: &str, verb: impl FnOnce(&[String]) -> Option<
         Some(Ok(index)) => Some(index),
         Some(Err(_)) => return usage("--booted takes an index"),
     };
-    let mut site = Site::of(options.value("--sysroot").map(Path::new));
-    site.booted_index = booted;
-    if let Some(boot) = options.value("--boot") {
-        site.boot = boot.into();
-    }
-    if let Some(config) = options.value("--env-config") {
-        site.env_config = Some(config.into());
-    }
+    let site = Site { booted_index: booted, ..super::site(&options) };
     let dry_run = options.has("--dry-run");
     match act(&site, &verb, dry_run) {
         Ok(report) => {

@@ -1,6 +1,6 @@
 //! `bootward verify`: are deployments what their commits say?
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::ostree::verify::{Check, Level, Progress, Report, keys, measure, verif
 use crate::sys::beneath::Beneath;
 use crate::sysroot::{Deployment, Look, Machine, Sysroot};
 
-use super::options::{Known, Options, usage};
+use super::options::{Known, Options, Show, usage};
 use super::status::{BOOT, JSON, Place, SYSROOT, booted};
 
 const HELP: &str = "\
@@ -103,11 +103,7 @@ impl<'a> Asked<'a> {
             Some("") => return Err(usage("--keys takes a file")),
             path => keys(path.unwrap_or("")).map_err(|fault| failed(&fault.to_string()))?,
         };
-        let show = match (options.has(JSON.name), std::io::stderr().is_terminal()) {
-            (true, _) => Show::Json,
-            (false, true) => Show::Terminal,
-            (false, false) => Show::Text,
-        };
+        let show = Show::of(options);
         Ok(Asked { place, which, all, level, keys, budget, show })
     }
 
@@ -254,17 +250,6 @@ enum Line<'a> {
         bytes: u64,
         seconds: f32,
     },
-}
-
-/// For whom it is told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Show {
-    /// A program.
-    Json,
-    /// A person who waits.
-    Terminal,
-    /// A file.
-    Text,
 }
 
 impl Show {

@@ -16,6 +16,7 @@ use crate::ledger::diary::Diary;
 use crate::ostree::object::{self, Checksum};
 use crate::ostree::verify::{BootFiles, Check, Level, verify};
 use crate::ostree::{Commit, VerifiedCommit};
+use crate::repo::{REPO, refs};
 use crate::storage::At;
 use crate::sys::beneath::Beneath;
 use crate::sys::files::{Disk, FilesError};
@@ -324,9 +325,10 @@ pub fn resolve(site: &Site, name: &str) -> Result<Checksum, Error> {
         return Err(missing());
     }
     let path = match name.split_once(':') {
-        Some((remote, name)) => format!("ostree/repo/refs/remotes/{remote}/{name}"),
-        None => format!("ostree/repo/refs/heads/{name}"),
+        Some((remote, name)) => refs::path(Some(remote), name),
+        None => refs::path(None, name),
     };
+    let path = format!("{REPO}/{path}");
     let text =
         Beneath::open(&site.sysroot).and_then(|tree| tree.read(&path, REF_MAX)).map_err(|_| missing())?;
     std::str::from_utf8(&text).ok().and_then(|text| Checksum::parse(text.trim_end())).ok_or_else(missing)

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::tree::DirTree;
+use crate::repo::REPO;
 use crate::storage::{At, Node, Trees, Volume};
 
 use super::Fault;
@@ -18,7 +19,6 @@ use super::objects::Objects;
 pub const OBJECTS_MAX: usize = 2_000_000;
 /// Directories of refs in each other.
 const DEPTH_MAX: usize = 32;
-const REPO: &str = "ostree/repo";
 
 /// Every object that something needs.
 type Needed = BTreeSet<(Kind, Checksum)>;

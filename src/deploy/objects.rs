@@ -9,6 +9,7 @@ use crate::keyfile::KeyFile;
 use crate::ostree::Commit;
 use crate::ostree::object::{self, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::tree::{DirTree, Meta};
+use crate::repo::store::USER_META;
 use crate::storage::{At, Look, Node, Trees};
 
 use super::Fault;
@@ -19,8 +20,6 @@ const META_MAX: usize = 256;
 pub const TEXT_MAX: usize = 64 * 1024;
 /// The repository's configuration.
 pub const CONFIG: &str = "ostree/repo/config";
-/// The attribute that has owner, mode and attributes of a file in a repository of mode `bare-user`.
-const USER_META: &[u8] = b"user.ostreemeta";
 
 /// The repository, to be read.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Objects {
     pub fn tree<F: Trees>(&self, files: &mut F, name: &Checksum) -> Result<Vec<u8>, Fault<F::Error>> {
         let data = self.metadata(files, name, Kind::DirTree)?;
         let tree = DirTree::parse(&data).map_err(|why| Fault::Form(*name, Kind::DirTree, why))?;
-        match clash(&tree).map(String::from) {
+        match tree.clash().map(String::from) {
             Some(twice) => Err(Fault::TwoThings(*name, twice)),
             None => Ok(data),
         }
@@ -184,15 +183,6 @@ impl Objects {
         let data = whole(files, &content.at, TEXT_MAX)?.ok_or_else(|| Fault::NotAFile(path.into()))?;
         Ok(String::from_utf8(data).ok())
     }
-}
-
-/// A name that is a file and a directory; both lists are in order.
-fn clash<'a>(tree: &DirTree<'a>) -> Option<&'a str> {
-    let mut directories = tree.directories().map(|(name, ..)| name).peekable();
-    tree.files().map(|(file, _)| file).find(|file| {
-        while directories.next_if(|directory| directory < file).is_some() {}
-        directories.peek() == Some(file)
-    })
 }
 
 /// What is at a path of a commit.

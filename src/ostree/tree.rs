@@ -104,6 +104,15 @@ impl<'a> DirTree<'a> {
         self.files.clone().flatten().filter_map(|entry| file(entry).ok())
     }
 
+    /// A name that is a file and a directory: such a tree cannot be checked out. Both lists are in order.
+    pub fn clash(&self) -> Option<&'a str> {
+        let mut directories = self.directories().map(|(name, ..)| name).peekable();
+        self.files().map(|(file, _)| file).find(|file| {
+            while directories.next_if(|directory| directory < file).is_some() {}
+            directories.peek() == Some(file)
+        })
+    }
+
     /// Its directories, in order.
     pub fn directories(&self) -> impl Iterator<Item = DirectoryEntry<'a>> {
         self.directories.clone().flatten().filter_map(|entry| directory(entry).ok())

@@ -109,7 +109,7 @@ fn one<T: Transport, F: Trees>(
     let made: Vec<(Checksum, Kind)> = making.made.into_iter().collect();
     // What it made is whole, also when the rest of it is damaged.
     store.publish(&made).map_err(Error::Store)?;
-    asking.forget(store, &part.checksum)?;
+    store.forget_part(&part.checksum).map_err(Error::Store)?;
     progress.fetched += made.len() as u64;
     progress.objects += part.count() as u64;
     match applied {

@@ -91,7 +91,7 @@ impl<'a, T: Transport> Asking<'a, T> {
             }
             if length > size {
                 drop(draft);
-                self.forget(store, name)?;
+                store.forget_part(name).map_err(Error::Store)?;
                 continue;
             }
             let request = Request { path: path.into(), from: length, limit: size - length, validator: None };
@@ -111,17 +111,6 @@ impl<'a, T: Transport> Asking<'a, T> {
             }
             self.wait(&mut failures, path, cause)?;
         }
-    }
-
-    /// Removes a part.
-    pub(super) fn forget<F: Trees>(
-        &self,
-        store: &mut Store<F>,
-        name: &Checksum,
-    ) -> Result<(), Error<F::Error>> {
-        let (at, files) = (store::part(name), store.files());
-        let gone = files.node(&at).and_then(|node| node.map_or(Ok(()), |_| files.unlink(&at)));
-        gone.map_err(|e| Error::Store(store::Error::Files(e)))
     }
 
     /// Waits before the next try, or gives up.

@@ -104,13 +104,10 @@ impl Walk {
     }
 
     fn directory(&mut self, want: &Want, tree: &DirTree<'_>) -> Result<(), WalkError> {
-        let mut names = tree.directories().map(|(name, ..)| name).peekable();
-        // Both lists are in order.
-        for (name, file) in tree.files() {
-            while names.next_if(|directory| *directory < name).is_some() {}
-            if names.peek() == Some(&name) {
-                return Err(WalkError::Twice(want.name));
-            }
+        if tree.clash().is_some() {
+            return Err(WalkError::Twice(want.name));
+        }
+        for (_, file) in tree.files() {
             self.need(file, Kind::File, 0)?;
         }
         for (_, tree, meta) in tree.directories() {

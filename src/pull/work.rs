@@ -305,9 +305,7 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
 
     fn forget_part(&mut self, name: &Checksum) -> Result<(), Error<F::Error>> {
         self.session.set_part(name, None);
-        let (at, files) = (store::part(name), self.store.files());
-        let gone = files.node(&at).and_then(|node| node.map_or(Ok(()), |_| files.unlink(&at)));
-        gone.map_err(|e| Error::Store(store::Error::Files(e)))
+        self.store.forget_part(name).map_err(Error::Store)
     }
 }
 

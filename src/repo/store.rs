@@ -24,7 +24,7 @@ use super::{Mode, REPO};
 /// Where objects are made. libostree takes it for somebody's temporary directory and leaves it alone for a day.
 pub const STAGING: &str = "ostree/repo/tmp/bootward";
 /// Where a repository of mode `bare-user` keeps owner, mode and attributes of a file.
-const USER_META: &[u8] = b"user.ostreemeta";
+pub const USER_META: &[u8] = b"user.ostreemeta";
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
 /// The mode of objects that are metadata, and of what stands for a link in `bare-user`.
@@ -336,6 +336,18 @@ impl<F: Trees> Store<F> {
         match self.files.node(at).map_err(Error::Files)? {
             Some(Node::Directory) => Ok(()),
             _ => self.files.make_directory(at, mode).map_err(Error::Files),
+        }
+    }
+
+    /// Removes the part of a large object, where there is one.
+    ///
+    /// # Errors
+    /// When the medium refuses.
+    pub fn forget_part(&mut self, name: &Checksum) -> Result<(), Error<F::Error>> {
+        let at = part(name);
+        match self.files.node(&at).map_err(Error::Files)? {
+            Some(_) => self.files.unlink(&at).map_err(Error::Files),
+            None => Ok(()),
         }
     }
 
