@@ -42,6 +42,8 @@ pub mod keyfile;
 pub mod ledger;
 pub mod modules;
 pub mod mounts;
+#[cfg(feature = "recovery")]
+pub mod net;
 pub mod ostree;
 pub mod policy;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
