@@ -17,6 +17,7 @@
 
 pub mod error;
 pub mod settings;
+pub mod wifi;
 
 #[cfg(not(target_os = "none"))]
 pub mod clock;

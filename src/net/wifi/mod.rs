@@ -1,0 +1,73 @@
+//! Wi-Fi for recovery: `wpa_supplicant` as a child, driven through its control socket.
+//!
+//! ```text
+//!   places ──> profile   which networks, in which order: what worked last, the lists, the factory's
+//!   radio  ──> daemon    the supervised child and its control socket
+//!          ──> join      what to try next and what a failure means (pure)
+//!          ──> wire      events, scan results, status (pure)
+//! ```
+//!
+//! One network block for every access point is enough in a simulation and not on real chips: [`join`] climbs a ladder.
+//! Rings: `profile`, `wire` and `join` are alloc; the rest is std.
+
+pub mod profile;
+pub mod wire;
+
+#[cfg(not(target_os = "none"))]
+mod places;
+#[cfg(not(target_os = "none"))]
+mod radio;
+
+use alloc::string::String;
+use core::fmt;
+
+pub use profile::{Key, Origin, Profile, Secret, Unfit};
+pub use wire::{Protection, Seen};
+
+#[cfg(not(target_os = "none"))]
+pub use places::{Places, profiles};
+#[cfg(not(target_os = "none"))]
+pub use radio::{Joined, Radio, Settings};
+
+/// What went wrong, and what a technician does next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Whoever waited does not wait any longer.
+    Stopped,
+    /// The radio is switched off by a switch of its own.
+    SwitchedOff(String),
+    /// wpa_supplicant does not run: what it said, or the kernel did.
+    Daemon(String),
+    /// wpa_supplicant did not answer, or refused a command, which is named.
+    Control(&'static str, String),
+    /// No scan could be made.
+    Scan,
+    /// The network is not in reach.
+    Absent(String),
+    /// The access point does not know this passphrase.
+    WrongKey(String),
+    /// The access point refused us, in its words.
+    Refused(String, String),
+    /// It took too long, in seconds.
+    Late(String, u64),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Stopped => f.write_str("stopped"),
+            Error::SwitchedOff(radio) => {
+                write!(f, "the radio {radio} is switched off by a switch on the device")
+            }
+            Error::Daemon(why) => write!(f, "wpa_supplicant does not run: {why}"),
+            Error::Control(command, why) => write!(f, "wpa_supplicant, {command}: {why}"),
+            Error::Scan => {
+                f.write_str("the radio could not scan; see the kernel log for its driver and firmware")
+            }
+            Error::Absent(name) => write!(f, "'{name}' is not in reach"),
+            Error::WrongKey(name) => write!(f, "'{name}': wrong passphrase"),
+            Error::Refused(name, why) => write!(f, "'{name}' refused us: {why}"),
+            Error::Late(name, seconds) => write!(f, "'{name}' was not joined within {seconds} s"),
+        }
+    }
+}
