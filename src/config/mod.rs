@@ -8,8 +8,11 @@
 //! A line that is not understood is skipped and reported, and the default stands: a typing error must not
 //! keep a device from booting. The section `[verify]` is the exception: a line of it that is skipped would leave
 //! unverified what was meant to be verified, so that it keeps every deployment from booting.
+//!
+//! What recovery alone needs (`[network]`, `[time]`, `[wifi]`, most of `[recovery]`) is read by
+//! `recovery::settings`, with the same reader; here it is known and passed over.
 
-mod reader;
+pub(crate) mod reader;
 
 use core::fmt;
 
@@ -17,7 +20,7 @@ use heapless::{String, Vec};
 
 use crate::ostree::verify::Level;
 
-use reader::Reader;
+use reader::{Take, read};
 
 /// More modules than this are not taken.
 pub const MAX_MODULES: usize = 64;
@@ -27,8 +30,12 @@ pub const MAX_COMPLAINTS: usize = 8;
 pub const MAX_SIZE: usize = 64 * 1024;
 
 /// The sections that there are.
-const SECTIONS: [&str; 9] =
-    ["root", "boot", "firmware", "ledger", "watchdog", "recovery", "log", "verify", "check"];
+const SECTIONS: [&str; 12] = [
+    "recovery", "network", "time", "wifi", "root", "boot", "firmware", "ledger", "watchdog", "log", "verify",
+    "check",
+];
+/// So many of them, the first ones, have keys for recovery alone.
+const OF_RECOVERY: usize = 4;
 
 /// A string value: at most this many bytes.
 pub type Text = String<128>;
@@ -186,10 +193,15 @@ pub struct Complaints {
     clippy::large_enum_variant,
     reason = "one of them lives at a time, on the stack, and there is no heap"
 )]
-enum Value {
+pub(crate) enum Value {
+    /// A string.
     Text(Text),
+    /// A whole number.
     Number(i64),
-    Flag,
+    /// `true` or `false`.
+    #[cfg_attr(not(feature = "recovery"), expect(dead_code, reason = "the guardian has no such key"))]
+    Flag(bool),
+    /// A list of strings.
     List(Vec<Text, MAX_MODULES>),
 }
 
@@ -203,26 +215,9 @@ enum Slot<'a> {
 impl Config {
     /// Reads a file. What cannot be used is in the complaints, and its default in the configuration.
     pub fn parse(file: &[u8]) -> (Config, Complaints) {
-        let mut reader = Reader { bytes: file.get(..MAX_SIZE).unwrap_or(file), at: 0, line: 1 };
         let mut config = Config::default();
-        let mut complaints = Complaints::default();
-        let mut section: String<32> = String::new();
-        let mut seen: Vec<(&'static str, &'static str), 32> = Vec::new();
-        let mut sections: Vec<String<32>, 12> = Vec::new();
-        while !reader.at_end() {
-            let (at, line) = (reader.at, reader.line);
-            if let Err(problem) = reader.entry(&mut config, &mut section, &mut seen, &mut sections) {
-                complaints.add(line, problem);
-                config.verify_unclear |= section == "verify";
-                // Only the line itself is given up: a list that is not closed has run into the next section.
-                (reader.at, reader.line) = (at, line);
-                reader.skip_line();
-            }
-        }
-        if file.len() > MAX_SIZE {
-            complaints.add(reader.line, Problem::FileTooLong);
-            config.verify_unclear = true;
-        }
+        let mut taking = Taking { config: &mut config, seen: Vec::new() };
+        let complaints = read(file, &mut taking);
         (config, complaints)
     }
 
@@ -271,6 +266,41 @@ impl Config {
             ("log", "level") => ("log", "level", Slot::Text(&mut self.log_level)),
             _ => return None,
         })
+    }
+}
+
+/// The configuration while it is read.
+struct Taking<'a> {
+    config: &'a mut Config,
+    seen: Vec<(&'static str, &'static str), 32>,
+}
+
+impl Take for Taking<'_> {
+    fn take(&mut self, section: &str, key: &str, value: Value) -> Result<(), Problem> {
+        let Some((section, key, slot)) = self.config.slot(section, key) else {
+            let of_recovery = SECTIONS.iter().take(OF_RECOVERY).any(|s| *s == section);
+            return if of_recovery { Ok(()) } else { Err(Problem::UnknownKey) };
+        };
+        if self.seen.contains(&(section, key)) {
+            return Err(Problem::Duplicate);
+        }
+        match (slot, value) {
+            (Slot::Text(to), Value::Text(text)) => *to = text,
+            (Slot::List(to), Value::List(list)) => *to = list,
+            (Slot::Number(to), Value::Number(n)) => *to = u32::try_from(n).map_err(|_| Problem::WrongKind)?,
+            _ => return Err(Problem::WrongKind),
+        }
+        // There are fewer keys than places.
+        let _ = self.seen.push((section, key));
+        Ok(())
+    }
+
+    fn skipped(&mut self, section: &str) {
+        self.config.verify_unclear |= section == "verify";
+    }
+
+    fn cut(&mut self) {
+        self.config.verify_unclear = true;
     }
 }
 

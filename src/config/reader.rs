@@ -2,14 +2,52 @@
 
 use heapless::{String, Vec};
 
-use super::{Config, MAX_MODULES, Problem, SECTIONS, Slot, Text, Value};
+use super::{Complaints, MAX_MODULES, MAX_SIZE, Problem, SECTIONS, Text, Value};
+
+/// Who takes the values of a file.
+pub(crate) trait Take {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// What is wrong with it: the line is skipped then.
+    fn take(&mut self, section: &str, key: &str, value: Value) -> Result<(), Problem>;
+
+    /// A line of this section was skipped.
+    fn skipped(&mut self, _section: &str) {}
+
+    /// The file is longer than is read.
+    fn cut(&mut self) {}
+}
+
+/// Reads a file, a line or a list at a time; what cannot be used is in the complaints.
+pub(crate) fn read<T: Take>(file: &[u8], to: &mut T) -> Complaints {
+    let mut reader = Reader { bytes: file.get(..MAX_SIZE).unwrap_or(file), at: 0, line: 1 };
+    let mut complaints = Complaints::default();
+    let mut section: String<32> = String::new();
+    let mut sections: Vec<String<32>, 12> = Vec::new();
+    while !reader.at_end() {
+        let (at, line) = (reader.at, reader.line);
+        if let Err(problem) = reader.entry(to, &mut section, &mut sections) {
+            complaints.add(line, problem);
+            to.skipped(&section);
+            // Only the line itself is given up: a list that is not closed has run into the next section.
+            (reader.at, reader.line) = (at, line);
+            reader.skip_line();
+        }
+    }
+    if file.len() > MAX_SIZE {
+        complaints.add(reader.line, Problem::FileTooLong);
+        to.cut();
+    }
+    complaints
+}
 
 /// A place in the file.
-pub(super) struct Reader<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) at: usize,
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
     /// Line number, from 1.
-    pub(super) line: u32,
+    line: u32,
 }
 
 impl Reader<'_> {
@@ -17,7 +55,7 @@ impl Reader<'_> {
         self.bytes.get(self.at).copied()
     }
 
-    pub(super) fn at_end(&self) -> bool {
+    fn at_end(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
@@ -34,7 +72,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn skip_line(&mut self) {
+    fn skip_line(&mut self) {
         while self.peek().is_some() && self.take() != Some(b'\n') {}
     }
 
@@ -74,11 +112,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn entry(
+    fn entry<T: Take>(
         &mut self,
-        config: &mut Config,
+        to: &mut T,
         section: &mut String<32>,
-        seen: &mut Vec<(&'static str, &'static str), 32>,
         sections: &mut Vec<String<32>, 12>,
     ) -> Result<(), Problem> {
         self.skip_blanks();
@@ -105,16 +142,11 @@ impl Reader<'_> {
                 *section = name;
                 Ok(())
             }
-            Some(_) => self.assignment(config, section, seen),
+            Some(_) => self.assignment(to, section),
         }
     }
 
-    fn assignment(
-        &mut self,
-        config: &mut Config,
-        section: &str,
-        seen: &mut Vec<(&'static str, &'static str), 32>,
-    ) -> Result<(), Problem> {
+    fn assignment<T: Take>(&mut self, to: &mut T, section: &str) -> Result<(), Problem> {
         let key: String<32> = self.bare_key()?;
         self.skip_blanks();
         if self.peek() != Some(b'=') {
@@ -124,7 +156,7 @@ impl Reader<'_> {
         self.skip_blanks();
         let value = self.value()?;
         self.end_of_line()?;
-        store(config, section, &key, value, seen)
+        to.take(section, &key, value)
     }
 
     fn bare_key<const N: usize>(&mut self) -> Result<String<N>, Problem> {
@@ -147,7 +179,7 @@ impl Reader<'_> {
                     return Err(Problem::Value);
                 }
                 self.at += word.len();
-                Ok(Value::Flag)
+                Ok(Value::Flag(word == b"true"))
             }
             Some(_) => self.number(),
             None => Err(Problem::Value),
@@ -271,28 +303,6 @@ impl Reader<'_> {
         }
         char::from_u32(code).ok_or(Problem::Value)
     }
-}
-
-fn store(
-    config: &mut Config,
-    section: &str,
-    key: &str,
-    value: Value,
-    seen: &mut Vec<(&'static str, &'static str), 32>,
-) -> Result<(), Problem> {
-    let (section, key, slot) = config.slot(section, key).ok_or(Problem::UnknownKey)?;
-    if seen.contains(&(section, key)) {
-        return Err(Problem::Duplicate);
-    }
-    match (slot, value) {
-        (Slot::Text(to), Value::Text(text)) => *to = text,
-        (Slot::List(to), Value::List(list)) => *to = list,
-        (Slot::Number(to), Value::Number(n)) => *to = u32::try_from(n).map_err(|_| Problem::WrongKind)?,
-        _ => return Err(Problem::WrongKind),
-    }
-    // There are fewer keys than places.
-    let _ = seen.push((section, key));
-    Ok(())
 }
 
 fn first_char(bytes: &[u8]) -> Option<char> {

@@ -1,13 +1,22 @@
 //! What happens when no deployment boots: say so, stay in control, try again in time.
 //!
 //! The menu is pure ([`menu`]), the terminal is in [`console`], the story that is told in [`story`].
+//!
+//! With the feature `recovery` a worker brings a deployment meanwhile, as [`settings`] say; [`shared`] is all that it
+//! has in common with the console: the [`status`] one way, a wish the other.
 
 pub mod menu;
+#[cfg(feature = "recovery")]
+pub mod settings;
+#[cfg(feature = "recovery")]
+pub mod status;
 
 #[cfg(not(target_os = "none"))]
 pub mod console;
 #[cfg(not(target_os = "none"))]
 mod prompt;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod shared;
 #[cfg(not(target_os = "none"))]
 pub mod story;
 
