@@ -5,6 +5,10 @@
 //! With the feature `recovery` a worker brings a deployment meanwhile, as [`settings`] say; [`shared`] is all that it
 //! has in common with the console: the [`status`] one way, a wish the other.
 
+#[cfg(feature = "recovery")]
+pub mod budget;
+#[cfg(feature = "recovery")]
+pub mod flow;
 pub mod menu;
 #[cfg(feature = "recovery")]
 pub mod settings;

@@ -8,19 +8,21 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use crate::config::reader::{Take, read};
 use crate::config::{Complaints, Problem, Value};
+use crate::net;
+use crate::net::settings::{Address, Static};
 
 /// The settings, every key with its default.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// `[recovery]`
     pub recovery: Recovery,
-    /// `[network]`
-    pub network: Network,
-    /// `[time]`
-    pub time: Time,
+    /// `[network]`: `interfaces`, `static` (`INTERFACE ADDRESS/PREFIX [GATEWAY]`), `dns`, `ipv6`, `carrier` and `dhcp`
+    /// in seconds; and `[time]`: `servers`.
+    pub network: net::Settings,
     /// `[wifi]`
     pub wifi: Wifi,
     /// A line that may have been about whom to believe could not be used.
@@ -67,6 +69,9 @@ pub struct Recovery {
     pub arguments: Vec<String>,
     /// `recovery.bootloader`: `uboot` where a fresh filesystem needs uEnv.txt; empty for none.
     pub bootloader: String,
+    /// `recovery.device`: the partition of the root, for when it is so damaged that its label cannot be read; named as
+    /// in `root.device`, but by something that is not on the filesystem.
+    pub device: String,
     /// `recovery.fsck`: program and arguments that mend the root; the device is added. Empty for none.
     pub fsck: String,
     /// `recovery.format`: whether a fresh filesystem may be made where the root cannot be mended; default false.
@@ -82,43 +87,6 @@ pub struct Recovery {
     pub attempts: u32,
     /// `recovery.megabytes`: what a day may fetch; default 8192, 0 for no limit.
     pub megabytes: u32,
-}
-
-/// How the device gets into a network.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Network {
-    /// `network.interfaces`: Ethernet interfaces in this order; none named: every one.
-    pub interfaces: Vec<String>,
-    /// `network.static`: `INTERFACE ADDRESS/PREFIX [GATEWAY]`; such an interface asks no DHCP server.
-    pub statics: Vec<Static>,
-    /// `network.dns`: servers, instead of those that DHCP names.
-    pub dns: Vec<IpAddr>,
-    /// `network.ipv6`: take router advertisements; default true.
-    pub ipv6: bool,
-    /// `network.carrier`: seconds to wait for a link; default 10.
-    pub carrier: u32,
-    /// `network.dhcp`: seconds to wait for an address; default 30.
-    pub dhcp: u32,
-}
-
-/// An address that is not asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Static {
-    /// Which interface gets it.
-    pub interface: String,
-    /// The address.
-    pub address: IpAddr,
-    /// Bits of its network.
-    pub prefix: u8,
-    /// Where everything else is reached.
-    pub gateway: Option<IpAddr>,
-}
-
-/// Where the time comes from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Time {
-    /// `time.servers`: SNTP servers, tried before those that DHCP names.
-    pub servers: Vec<String>,
 }
 
 /// How the device gets into a wireless network.
@@ -160,6 +128,7 @@ impl Default for Settings {
                 channels: 2,
                 arguments: Vec::new(),
                 bootloader: String::new(),
+                device: String::new(),
                 fsck: String::new(),
                 format: false,
                 mkfs: String::new(),
@@ -168,15 +137,7 @@ impl Default for Settings {
                 attempts: 96,
                 megabytes: 8192,
             },
-            network: Network {
-                interfaces: Vec::new(),
-                statics: Vec::new(),
-                dns: Vec::new(),
-                ipv6: true,
-                carrier: 10,
-                dhcp: 30,
-            },
-            time: Time { servers: Vec::new() },
+            network: net::Settings::default(),
             wifi: Wifi {
                 country: String::new(),
                 supplicant: "/usr/sbin/wpa_supplicant".into(),
@@ -196,6 +157,7 @@ enum Slot<'a> {
     Number(&'a mut u32),
     Flag(&'a mut bool),
     List(&'a mut Vec<String>),
+    Seconds(&'a mut Duration),
     Addresses(&'a mut Vec<IpAddr>),
     Statics(&'a mut Vec<Static>),
 }
@@ -223,7 +185,7 @@ impl Settings {
     }
 
     fn slot(&mut self, section: &str, key: &str) -> Option<Slot<'_>> {
-        let Settings { recovery, network, time, wifi, .. } = self;
+        let Settings { recovery, network, wifi, .. } = self;
         Some(match (section, key) {
             ("recovery", "urls") => Slot::List(&mut recovery.urls),
             ("recovery", "ref") => Slot::Text(&mut recovery.reference),
@@ -243,6 +205,7 @@ impl Settings {
             ("recovery", "channels") => Slot::Number(&mut recovery.channels),
             ("recovery", "arguments") => Slot::List(&mut recovery.arguments),
             ("recovery", "bootloader") => Slot::Text(&mut recovery.bootloader),
+            ("recovery", "device") => Slot::Text(&mut recovery.device),
             ("recovery", "fsck") => Slot::Text(&mut recovery.fsck),
             ("recovery", "format") => Slot::Flag(&mut recovery.format),
             ("recovery", "mkfs") => Slot::Text(&mut recovery.mkfs),
@@ -255,9 +218,9 @@ impl Settings {
             ("network", "static") => Slot::Statics(&mut network.statics),
             ("network", "dns") => Slot::Addresses(&mut network.dns),
             ("network", "ipv6") => Slot::Flag(&mut network.ipv6),
-            ("network", "carrier") => Slot::Number(&mut network.carrier),
-            ("network", "dhcp") => Slot::Number(&mut network.dhcp),
-            ("time", "servers") => Slot::List(&mut time.servers),
+            ("network", "carrier") => Slot::Seconds(&mut network.carrier),
+            ("network", "dhcp") => Slot::Seconds(&mut network.dhcp),
+            ("time", "servers") => Slot::List(&mut network.ntp),
             ("wifi", "country") => Slot::Text(&mut wifi.country),
             ("wifi", "supplicant") => Slot::Text(&mut wifi.supplicant),
             ("wifi", "networks") => Slot::List(&mut wifi.networks),
@@ -308,6 +271,10 @@ fn put(slot: Slot<'_>, value: Value) -> Result<(), Problem> {
     match (slot, value) {
         (Slot::Text(to), Value::Text(text)) => *to = text.as_str().into(),
         (Slot::Number(to), Value::Number(n)) => *to = u32::try_from(n).map_err(|_| Problem::WrongKind)?,
+        (Slot::Seconds(to), Value::Number(n)) => {
+            let seconds = u32::try_from(n).map_err(|_| Problem::WrongKind)?;
+            *to = Duration::from_secs(u64::from(seconds));
+        }
         (Slot::Flag(to), Value::Flag(flag)) => *to = flag,
         (Slot::List(to), Value::List(list)) => *to = list.iter().map(|t| t.as_str().into()).collect(),
         (Slot::Addresses(to), Value::List(list)) => {
@@ -315,7 +282,7 @@ fn put(slot: Slot<'_>, value: Value) -> Result<(), Problem> {
             *to = all.ok_or(Problem::WrongKind)?;
         }
         (Slot::Statics(to), Value::List(list)) => {
-            let all: Option<Vec<Static>> = list.iter().map(|text| Static::parse(text)).collect();
+            let all: Option<Vec<Static>> = list.iter().map(|text| fixed(text)).collect();
             *to = all.ok_or(Problem::WrongKind)?;
         }
         _ => return Err(Problem::WrongKind),
@@ -323,19 +290,15 @@ fn put(slot: Slot<'_>, value: Value) -> Result<(), Problem> {
     Ok(())
 }
 
-impl Static {
-    /// Reads `INTERFACE ADDRESS/PREFIX [GATEWAY]`.
-    fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_ascii_whitespace();
-        let interface = words.next()?;
-        let (address, prefix) = words.next()?.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let prefix = prefix.parse().ok().filter(|p| *p <= if address.is_ipv4() { 32 } else { 128 })?;
-        let gateway = words.next().map(str::parse).transpose().ok()?;
-        let same = gateway.is_none_or(|g: IpAddr| g.is_ipv4() == address.is_ipv4());
-        let whole = words.next().is_none() && same;
-        whole.then(|| Static { interface: interface.into(), address, prefix, gateway })
-    }
+/// Reads `INTERFACE ADDRESS/PREFIX [GATEWAY]`.
+fn fixed(text: &str) -> Option<Static> {
+    let mut words = text.split_ascii_whitespace();
+    let interface = words.next()?;
+    let address = Address::parse(words.next()?)?;
+    let gateway: Option<IpAddr> = words.next().map(str::parse).transpose().ok()?;
+    let same = gateway.is_none_or(|g| g.is_ipv4() == address.ip.is_ipv4());
+    let whole = words.next().is_none() && same;
+    whole.then(|| Static { interface: interface.into(), address, gateway })
 }
 
 #[cfg(test)]
@@ -374,7 +337,7 @@ mod tests {
                 keys += 1;
             }
         }
-        assert_eq!(keys, 39, "a key that the sample does not name");
+        assert_eq!(keys, 40, "a key that the sample does not name");
         assert_eq!(settings.network.statics[0].gateway, Some("192.168.1.1".parse().unwrap()));
     }
 
@@ -403,9 +366,9 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let one = |text: &str| Static::parse(text);
+        let one = |text: &str| fixed(text);
         let eth0 = one("eth0 10.0.2.15/24 10.0.2.2").unwrap();
-        assert_eq!((eth0.prefix, eth0.gateway), (24, Some("10.0.2.2".parse().unwrap())));
+        assert_eq!((eth0.address.prefix, eth0.gateway), (24, Some("10.0.2.2".parse().unwrap())));
         assert_eq!(one("eth0 fd00::2/64").unwrap().gateway, None);
         for bad in [
             "",
