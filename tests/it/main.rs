@@ -31,4 +31,5 @@ mod upgrade;
 mod verify;
 mod verify_cli;
 mod verify_trees;
+mod wifi;
 mod yocto;

@@ -10,13 +10,20 @@
 //! One network block for every access point is enough in a simulation and not on real chips: [`join`] climbs a ladder.
 //! Rings: `profile`, `wire` and `join` are alloc; the rest is std.
 
+pub mod join;
 pub mod profile;
 pub mod wire;
 
 #[cfg(not(target_os = "none"))]
+mod control;
+#[cfg(not(target_os = "none"))]
+mod daemon;
+#[cfg(not(target_os = "none"))]
 mod places;
 #[cfg(not(target_os = "none"))]
 mod radio;
+#[cfg(not(target_os = "none"))]
+mod switch;
 
 use alloc::string::String;
 use core::fmt;
@@ -46,8 +53,10 @@ pub enum Error {
     Absent(String),
     /// The access point does not know this passphrase.
     WrongKey(String),
-    /// The access point refused us, in its words.
-    Refused(String, String),
+    /// A network of this name is in reach, protected in a way that our key is not for.
+    Unsuited(String, Protection),
+    /// The access point refused us: how.
+    Refused(String, join::Refusal),
     /// It took too long, in seconds.
     Late(String, u64),
 }
@@ -66,6 +75,10 @@ impl fmt::Display for Error {
             }
             Error::Absent(name) => write!(f, "'{name}' is not in reach"),
             Error::WrongKey(name) => write!(f, "'{name}': wrong passphrase"),
+            Error::Unsuited(name, protection) => write!(
+                f,
+                "'{name}' in reach is another one: its protection is {protection}, which our key is not for"
+            ),
             Error::Refused(name, why) => write!(f, "'{name}' refused us: {why}"),
             Error::Late(name, seconds) => write!(f, "'{name}' was not joined within {seconds} s"),
         }
