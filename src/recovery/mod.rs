@@ -3,13 +3,15 @@
 //! The menu is pure ([`menu`]), the terminal is in [`console`], the story that is told in [`story`].
 //!
 //! With the feature `recovery` a worker brings a deployment meanwhile, as [`settings`] say; [`shared`] is all that it
-//! has in common with the console: the [`status`] one way, a wish the other.
+//! has in common with the console: the [`status`] one way, a wish the other. The console is in [`operator`] then.
 
 #[cfg(feature = "recovery")]
 pub mod budget;
 #[cfg(feature = "recovery")]
 pub mod flow;
 pub mod menu;
+#[cfg(feature = "recovery")]
+pub mod operator;
 #[cfg(feature = "recovery")]
 pub mod settings;
 #[cfg(feature = "recovery")]
@@ -21,7 +23,6 @@ pub mod console;
 mod prompt;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod shared;
-#[cfg(not(target_os = "none"))]
 pub mod story;
 
 #[cfg(not(target_os = "none"))]

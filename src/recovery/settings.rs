@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::operator::lock::PasswordHash;
+use super::operator::session::Access;
 use crate::config::reader::{Take, read};
 use crate::config::{Complaints, Problem, Value};
 use crate::net;
@@ -87,6 +89,26 @@ pub struct Recovery {
     pub attempts: u32,
     /// `recovery.megabytes`: what a day may fetch; default 8192, 0 for no limit.
     pub megabytes: u32,
+    /// `recovery.access`, `recovery.password` and the like: who may use the console.
+    pub console: Console,
+}
+
+/// Who may use the console, and how long it waits for them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Console {
+    /// `recovery.access`: `open`, `locked` or `off`; empty: locked where there is a password, else open.
+    pub access: String,
+    /// `recovery.password`: its hash, from `bootward hash-password`.
+    pub password: String,
+    /// `recovery.idle`: seconds without input after which an opened console locks itself again; default 300.
+    pub idle: u32,
+    /// `recovery.shell`: a program that the console offers as shell; empty for none.
+    pub shell: String,
+    /// `recovery.key_wait`: milliseconds in which a key at the console asks for recovery before each boot; default 0,
+    /// none.
+    pub key_wait: u32,
+    /// `recovery.drill`: seconds that a fire drill may take; default 180.
+    pub drill: u32,
 }
 
 /// How the device gets into a wireless network.
@@ -136,6 +158,14 @@ impl Default for Settings {
                 wait: (10, 900),
                 attempts: 96,
                 megabytes: 8192,
+                console: Console {
+                    access: String::new(),
+                    password: String::new(),
+                    idle: 300,
+                    shell: String::new(),
+                    key_wait: 0,
+                    drill: 180,
+                },
             },
             network: net::Settings::default(),
             wifi: Wifi {
@@ -173,6 +203,20 @@ impl Settings {
     /// Whether a commit may be fetched at all, from wherever: keys are named, and what is said of them is clear.
     pub fn may_fetch(&self) -> bool {
         !self.unclear && !self.recovery.keys.is_empty() && self.recovery.threshold > 0
+    }
+
+    /// Who may use the console. What is not clear leaves it locked: a typing error must not open what was meant to be
+    /// locked.
+    pub fn access(&self) -> Access {
+        let console = &self.recovery.console;
+        let locked = || Access::Locked(PasswordHash::parse(&console.password).ok());
+        match console.access.as_str() {
+            "off" => Access::Off,
+            _ if self.unclear => locked(),
+            "open" => Access::Open,
+            "" if console.password.is_empty() => Access::Open,
+            _ => locked(),
+        }
     }
 
     /// The ref for this hardware: the first of `names` that `recovery.hardware` knows, else `recovery.ref`.
@@ -214,6 +258,12 @@ impl Settings {
             ("recovery", "wait_longest") => Slot::Number(&mut recovery.wait.1),
             ("recovery", "attempts") => Slot::Number(&mut recovery.attempts),
             ("recovery", "megabytes") => Slot::Number(&mut recovery.megabytes),
+            ("recovery", "access") => Slot::Text(&mut recovery.console.access),
+            ("recovery", "password") => Slot::Text(&mut recovery.console.password),
+            ("recovery", "idle") => Slot::Number(&mut recovery.console.idle),
+            ("recovery", "shell") => Slot::Text(&mut recovery.console.shell),
+            ("recovery", "key_wait") => Slot::Number(&mut recovery.console.key_wait),
+            ("recovery", "drill") => Slot::Number(&mut recovery.console.drill),
             ("network", "interfaces") => Slot::List(&mut network.interfaces),
             ("network", "static") => Slot::Statics(&mut network.statics),
             ("network", "dns") => Slot::Addresses(&mut network.dns),
@@ -337,7 +387,7 @@ mod tests {
                 keys += 1;
             }
         }
-        assert_eq!(keys, 40, "a key that the sample does not name");
+        assert_eq!(keys, 46, "a key that the sample does not name");
         assert_eq!(settings.network.statics[0].gateway, Some("192.168.1.1".parse().unwrap()));
     }
 
@@ -350,6 +400,34 @@ mod tests {
             assert!(!read(&alloc::format!("{good}{bad}")).0.may_fetch(), "{bad}");
         }
         assert!(read(&alloc::format!("{good}[wifi]\ncounty = \"DE\"\n")).0.may_fetch());
+    }
+
+    #[test]
+    fn the_console_is_never_open_by_mistake() {
+        const HASH: &str = "$argon2id$v=19$m=8192,t=4,p=1$MDEyMzQ1Njc4OWFiY2RlZg$/BVsPHHvD7yAR0jxm3AyVX4MyfdtoxtOhblBghSDOK4";
+        let of = |lines: &str| read(&alloc::format!("[recovery]\n{lines}")).0.access();
+        let hash = PasswordHash::parse(HASH).unwrap();
+        let password = alloc::format!("password = \"{HASH}\"\n");
+        assert_eq!(of(""), Access::Open);
+        assert_eq!(of("access = \"open\"\n"), Access::Open);
+        assert_eq!(of("access = \"off\"\n"), Access::Off);
+        assert_eq!(of(&password), Access::Locked(Some(hash.clone())));
+        assert_eq!(
+            of(&alloc::format!("access = \"locked\"\n{password}")),
+            Access::Locked(Some(hash.clone()))
+        );
+        // Open in spite of a password: said in so many words.
+        assert_eq!(of(&alloc::format!("access = \"open\"\n{password}")), Access::Open);
+        for wrong in [
+            "access = \"locked\"\n",
+            "access = \"Open\"\n",
+            "acess = \"locked\"\n",
+            "password = \"x\"\n",
+            "access = 1\n",
+        ] {
+            assert_eq!(of(wrong), Access::Locked(None), "{wrong}");
+        }
+        assert_eq!(of(&alloc::format!("acess = \"locked\"\n{password}")), Access::Locked(Some(hash)));
     }
 
     #[test]

@@ -128,8 +128,13 @@ pub enum Wish {
         /// Its passphrase; empty for an open one.
         secret: String,
     },
-    /// Fetch this commit and no other, an older one too.
-    Commit(Checksum),
+    /// Fetch this commit and no other.
+    Commit {
+        /// Which one.
+        commit: Checksum,
+        /// Someone at the console confirmed that it may be older than the newest one that was ever confirmed here.
+        older: bool,
+    },
     /// Look for a stick or card now.
     FromUsb,
     /// Verify what is on the device, and mend it.
@@ -149,7 +154,7 @@ impl fmt::Debug for Wish {
             Wish::RecoverNow => f.write_str("RecoverNow"),
             // Not its passphrase.
             Wish::Network { ssid, .. } => write!(f, "Network({})", ssid.escape_ascii()),
-            Wish::Commit(commit) => write!(f, "Commit({commit})"),
+            Wish::Commit { commit, older } => write!(f, "Commit({commit}, older: {older})"),
             Wish::FromUsb => f.write_str("FromUsb"),
             Wish::Repair => f.write_str("Repair"),
             Wish::Retry => f.write_str("Retry"),

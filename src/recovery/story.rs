@@ -1,5 +1,9 @@
 //! What a technician is told: why the device is here, what was tried, and why each attempt failed.
 
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
 /// One deployment and what became of it.
 #[derive(Clone, Debug, Default)]
 pub struct Chapter {
