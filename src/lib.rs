@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   std     boot ──> observe ──> sysroot  mounts::apply  block::find  uboot::store  ledger::file
-//!            │          cli ──> trial::act  deploy::act  pull  fetch  health::run  recovery     sys: the kernel
+//!            │          cli ──> upgrade  trial::act  deploy::act  pull  fetch  health::run  recovery     sys: the kernel
 //!            │                    │
 //!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
 //!            │   deploy  repo  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
@@ -55,6 +55,8 @@ pub mod storage;
 pub mod sysroot;
 pub mod trial;
 pub mod uboot;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod upgrade;
 
 #[cfg(not(target_os = "none"))]
 pub mod boot;

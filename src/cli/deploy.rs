@@ -134,7 +134,7 @@ pub fn deploy(arguments: &[String]) -> ExitCode {
     };
     let found = act::resolve(&site, name).and_then(|checksum| {
         if !options.has("--force") {
-            act::not_rejected(&site, &checksum)?;
+            act::not_rejected(&site.sysroot, &checksum)?;
         }
         Ok((checksum, act::commit(&site, &checksum)?))
     });

@@ -15,6 +15,8 @@ pub mod prepare_root;
 pub mod publish;
 #[cfg(feature = "recovery")]
 pub mod pull;
+#[cfg(feature = "recovery")]
+pub mod source;
 pub mod status;
 #[cfg(feature = "trial")]
 pub mod trial;

@@ -3,27 +3,21 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::deploy::act;
 use crate::deploy::prepare::Options as Deploy;
-use crate::fetch::{self, Url};
 use crate::ostree::Checksum;
-use crate::ostree::admit::{Policy, Trust};
 use crate::ostree::keyring::{self, Source};
-use crate::ostree::sign::{Keys, VerifiedCommit};
+use crate::ostree::sign::Keys;
 use crate::pull::{self, Progress, Wanted};
-use crate::repo::store::STAGING;
-use crate::repo::{Config, Store, refs};
-use crate::sys::beneath::Beneath;
-use crate::sys::files::Disk;
-use crate::sys::{lock, mount, time};
-use crate::trial::act::Site;
-use crate::trial::floor;
+use crate::repo::refs;
+use crate::upgrade::{self, Found, Request};
 
 use super::options::{Known, Options, Show, usage};
+use super::source;
 
 const PULL: &str = "\
 Usage: bootward pull [OPTION ...] --url URL --ref REF --keys FILE
@@ -52,7 +46,9 @@ before, or when there is a file /var/lib/bootward/do_not_update.
 
 const COMMON: &str = "
   --url URL            an archive repository: http://, https:// or file://
-                       (default: that of --remote in the repository's config)
+                       (default: that of --remote in the repository's config);
+                       more than once for mirrors of it: the newest commit that
+                       one of them has counts, a bad one holds nothing up
   --ref REF            the ref to follow
   --commit COMMIT      this commit of it and no other; it may be an older one
                        only with --downgrade
@@ -98,10 +94,6 @@ const FLAGS: [&str; 6] = ["--downgrade", "--unbound", "--check", "--no-delta", "
 const UPGRADE_ONLY: [&str; 4] = ["--stateroot", "--env-config", "--boot", "--force"];
 /// Where a developer keeps updates away, on the stateroot's `/var`.
 const KEEP_AWAY: &str = "/var/lib/bootward/do_not_update";
-/// So long is somebody else's lock waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The largest configuration of a repository that is read, in bytes.
-const CONFIG_MAX: usize = crate::keyfile::MAX_SIZE;
 
 fn known(upgrade: bool) -> Vec<Known> {
     let values = VALUES.iter().map(|name| Known { name, value: true });
@@ -120,10 +112,13 @@ pub fn pull(arguments: &[String]) -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    match Asked::of(&options).and_then(|asked| asked.pull().map_err(|e| failed(&e))) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(code) => code,
-    }
+    let sysroot = PathBuf::from(options.value("--sysroot").unwrap_or("/sysroot"));
+    let done = keys(&options).and_then(|keys| {
+        // Nothing is deployed, so it may be one that failed here.
+        let request = Request { rejected_too: true, ..request(&options, &sysroot, &keys)? };
+        fetch(&options, &request).map_err(|e| failed(&e))
+    });
+    done.map_or_else(|code| code, |_| ExitCode::SUCCESS)
 }
 
 /// Runs `bootward upgrade`.
@@ -140,173 +135,87 @@ pub fn upgrade(arguments: &[String]) -> ExitCode {
     let site = super::site(&options);
     let stateroot = options.value("--stateroot").map(String::from).or_else(|| act::booted_stateroot(&site));
     let Some(stateroot) = stateroot else { return usage("--stateroot says into which one") };
-    match Asked::of(&options).and_then(|asked| asked.upgrade(&site, stateroot).map_err(|e| failed(&e))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(code) => code,
+    let done = keys(&options).and_then(|keys| {
+        let request = request(&options, &site.sysroot, &keys)?;
+        let found = fetch(&options, &request).map_err(|e| failed(&e))?;
+        let deploy = Deploy { stateroot, trial: true, ..Deploy::default() };
+        let json = Show::of(&options) == Show::Json;
+        match upgrade::deploy(&site, &request, &found, deploy, &mut super::deploy::shown(json)) {
+            Ok(None) => println!("{} is deployed already", found.name()),
+            Ok(Some(report)) => super::deploy::show(&report, false, json),
+            Err(e) => return Err(failed(&e)),
+        }
+        Ok(())
+    });
+    done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn number(options: &Options, name: &str, default: usize, most: usize) -> Result<usize, ExitCode> {
+    match options.value(name).map(str::parse) {
+        None => Ok(default),
+        Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(usage(&format!("{name} takes a number from 1 to {most}"))),
     }
+}
+
+/// The trusted keys.
+fn keys(options: &Options) -> Result<Keys, ExitCode> {
+    let threshold = number(options, "--threshold", 1, crate::ostree::sign::MAX_KEYS)?;
+    keyring::keys(&places(options.value("--keys")), threshold).map_err(|e| failed(&e))
 }
 
 /// What was typed, understood.
-struct Asked<'a> {
-    options: &'a Options,
-    sysroot: PathBuf,
-    wanted: Wanted,
-    keys: Keys,
-    channels: usize,
-    show: Show,
-}
-
-impl<'a> Asked<'a> {
-    fn of(options: &'a Options) -> Result<Self, ExitCode> {
-        if !options.rest.is_empty() {
-            return Err(usage("the commit is named by --ref and --commit"));
-        }
-        let reference = options.value("--ref").filter(|name| refs::is_valid(name));
-        let Some(reference) = reference else { return Err(usage("--ref takes the name of a ref")) };
-        let remote = options.value("--remote");
-        if remote.is_some_and(|name| !refs::is_remote(name)) {
-            return Err(usage("--remote takes the name of a remote"));
-        }
-        let commit = options.value("--commit").map(Checksum::parse);
-        if commit == Some(None) {
-            return Err(usage("--commit takes the 64 digits of a commit"));
-        }
-        if options.has("--downgrade") && commit.is_none() {
-            return Err(usage("--downgrade takes --commit besides: which one"));
-        }
-        let number = |name: &str, default: usize, most: usize| match options.value(name).map(str::parse) {
-            None => Ok(default),
-            Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
-            Some(_) => Err(usage(&format!("{name} takes a number from 1 to {most}"))),
-        };
-        let threshold = number("--threshold", 1, crate::ostree::sign::MAX_KEYS)?;
-        let keys = keyring::keys(&places(options.value("--keys")), threshold).map_err(|e| failed(&e))?;
-        Ok(Asked {
-            options,
-            sysroot: options.value("--sysroot").unwrap_or("/sysroot").into(),
-            wanted: Wanted {
-                remote: remote.map(String::from),
-                reference: Some(reference.into()),
-                commit: commit.flatten(),
-            },
-            keys,
-            channels: number("--channels", 4, 32)?,
-            show: Show::of(options),
-        })
+fn request<'a>(options: &'a Options, sysroot: &'a Path, keys: &'a Keys) -> Result<Request<'a>, ExitCode> {
+    if !options.rest.is_empty() {
+        return Err(usage("the commit is named by --ref and --commit"));
     }
-
-    /// The server: as typed, else as the repository's config has it for the remote.
-    fn url(&self, config: &Config) -> Result<Url, String> {
-        let url = match (self.options.value("--url"), &self.wanted.remote) {
-            (Some(url), _) => url,
-            (None, Some(remote)) => config.remote(remote, "url").ok_or_else(|| {
-                format!("the repository's config has no url for the remote {remote}; give --url")
-            })?,
-            (None, None) => return Err("--url says where from".into()),
-        };
-        Url::parse(url).map_err(|e| format!("{url}: {e}"))
+    let reference = options.value("--ref").filter(|name| refs::is_valid(name));
+    let Some(reference) = reference else { return Err(usage("--ref takes the name of a ref")) };
+    let remote = options.value("--remote");
+    if remote.is_some_and(|name| !refs::is_remote(name)) {
+        return Err(usage("--remote takes the name of a remote"));
     }
-
-    fn transport(&self) -> Result<fetch::Options, String> {
-        #[cfg(feature = "tls")]
-        {
-            let identity = match (self.options.value("--cert"), self.options.value("--cert-key")) {
-                (Some(certificate), Some(key)) => {
-                    Some(fetch::tls::Identity { certificate: certificate.into(), key: key.into() })
-                }
-                (None, None) => None,
-                _ => return Err("--cert and --cert-key go together".into()),
-            };
-            let authorities = self.options.value("--ca").map(PathBuf::from).into_iter().collect();
-            Ok(fetch::Options { authorities, identity, ..fetch::Options::default() })
-        }
-        #[cfg(not(feature = "tls"))]
-        Ok(fetch::Options::default())
+    let commit = options.value("--commit").map(Checksum::parse);
+    if commit == Some(None) {
+        return Err(usage("--commit takes the 64 digits of a commit"));
     }
-
-    fn pull(&self) -> Result<VerifiedCommit, String> {
-        let sysroot = &self.sysroot;
-        let told = |what: &str, errno: nix::errno::Errno| format!("{what}: {}", errno.desc());
-        mount::make_writable(&[sysroot])
-            .map_err(|(path, errno)| told(&format!("{} cannot be made writable", path.display()), errno))?;
-        let tree = Beneath::open(sysroot).map_err(|errno| told(&sysroot.display().to_string(), errno))?;
-        let config = tree.read("ostree/repo/config", CONFIG_MAX);
-        let config = config.map_err(|errno| told("ostree/repo/config", errno))?;
-        let config = Config::parse(&config).map_err(|e| e.to_string())?;
-        let transport = self.transport()?;
-        let server = fetch::open(&self.url(&config)?, &transport).map_err(|e| e.to_string())?;
-        let _shared = lock::repository_shared(sysroot, PATIENCE)
-            .map_err(|errno| told("the repository is being cleaned by somebody else", errno))?;
-        let _own = lock::pull(sysroot, PATIENCE).map_err(|errno| told("another pull is running", errno))?;
-
-        let options = pull::Options {
-            channels: self.channels,
-            check: self.options.has("--check"),
-            scratch: (!self.options.has("--no-delta")).then(|| sysroot.join(STAGING)),
+    if options.has("--downgrade") && commit.is_none() {
+        return Err(usage("--downgrade takes --commit besides: which one"));
+    }
+    let wanted = Wanted {
+        remote: remote.map(String::from),
+        reference: Some(reference.into()),
+        commit: commit.flatten(),
+    };
+    let sources = source::urls(options, sysroot, remote)?;
+    Ok(Request {
+        transport: source::transport(options)?,
+        compatible: options.value("--compatible"),
+        unbound: options.has("--unbound"),
+        downgrade: options.has("--downgrade"),
+        rejected_too: options.has("--force"),
+        delta: !options.has("--no-delta"),
+        options: pull::Options {
+            channels: number(options, "--channels", 4, 32)?,
+            check: options.has("--check"),
             ..pull::Options::default()
-        };
-        let floor = floor::read(sysroot);
-        floor.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let judge =
-            |commit: Vec<u8>, metadata: Option<&[u8]>| self.admit(&config, &floor.mark, commit, metadata);
-        let (commit, metadata) =
-            pull::head(&server, &self.wanted, &judge, &options).map_err(|e: Failure| e.to_string())?;
-        let open = || Disk::open(sysroot, sysroot);
-        let mut store = Store::new(open().map_err(|e| e.to_string())?, config.mode, 0);
-        let mut tell = self.show.pulling();
-        let found = (&commit, metadata.as_deref());
-        let done = pull::pull(&server, &mut store, &open, found, &self.wanted, &options, &mut tell);
-        self.show.pulled(&commit.commit().checksum(), &done.map_err(|e| e.to_string())?);
-        Ok(commit)
-    }
-
-    fn admit(
-        &self,
-        config: &Config,
-        floor: &crate::ostree::mark::Mark,
-        commit: Vec<u8>,
-        metadata: Option<&[u8]>,
-    ) -> Result<VerifiedCommit, String> {
-        let mut policy = Policy::new(Trust::Ed25519(&self.keys), floor);
-        policy.reference = self.wanted.reference.as_deref();
-        policy.unbound = self.options.has("--unbound");
-        policy.collection = self.wanted.remote.as_deref().and_then(|r| config.remote(r, "collection-id"));
-        policy.compatible = self.options.value("--compatible");
-        policy.age.now = u64::try_from(time::wall()).ok();
-        if self.options.has("--downgrade") {
-            policy.exception = self.wanted.commit;
-        }
-        let name = Checksum::of(&commit);
-        let admitted = policy.admit(&name, commit, metadata).map_err(|e| e.to_string())?;
-        admitted.warnings.iter().for_each(|warning| log::warn!("{name}: {warning}"));
-        Ok(admitted.commit)
-    }
-
-    fn upgrade(&self, site: &Site, stateroot: String) -> Result<(), String> {
-        let commit = self.pull()?;
-        let name = commit.commit().checksum();
-        if !self.options.has("--force") {
-            act::not_rejected(site, &name).map_err(|e| e.to_string())?;
-        }
-        let path = format!("ostree/deploy/{stateroot}/deploy/{name}.0");
-        if Beneath::open(&site.sysroot).is_ok_and(|tree| tree.is_directory(&path)) {
-            println!("{name} is deployed already");
-            return Ok(());
-        }
-        let reference = self.wanted.reference.as_deref().unwrap_or_default();
-        let refspec = match &self.wanted.remote {
-            Some(remote) => format!("{remote}:{reference}"),
-            None => reference.into(),
-        };
-        let deploy = Deploy { stateroot, refspec, trial: true, ..Deploy::default() };
-        let json = self.show == Show::Json;
-        let report = act::deploy(site, &commit, &deploy, &mut super::deploy::shown(json));
-        super::deploy::show(&report.map_err(|e| e.to_string())?, false, json);
-        Ok(())
-    }
+        },
+        ..Request::new(sysroot, sources, wanted, keys)
+    })
 }
 
-type Failure = pull::Error<crate::sys::files::FilesError>;
+/// Finds and fetches, and shows how far it is.
+fn fetch(options: &Options, request: &Request<'_>) -> Result<Found, upgrade::Error> {
+    let found = upgrade::find(request, &mut |_| true)?;
+    let show = Show::of(options);
+    let mut tell = show.pulling();
+    let done = upgrade::fetch(request, &found, &mut |progress| {
+        tell(progress);
+        true
+    })?;
+    show.pulled(&found.name(), &done);
+    Ok(found)
+}
 
 fn places(given: Option<&str>) -> Vec<Source> {
     match given.map(Path::new) {

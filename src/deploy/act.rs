@@ -354,8 +354,8 @@ pub fn commit(site: &Site, name: &Checksum) -> Result<(Vec<u8>, Option<Vec<u8>>)
 ///
 /// # Errors
 /// [`Error::Rejected`] when it did.
-pub fn not_rejected(site: &Site, name: &Checksum) -> Result<(), Error> {
-    let list = Beneath::open(&site.sysroot).and_then(|tree| tree.read(rejected::PATH, rejected::SIZE_MAX));
+pub fn not_rejected(sysroot: &std::path::Path, name: &Checksum) -> Result<(), Error> {
+    let list = Beneath::open(sysroot).and_then(|tree| tree.read(rejected::PATH, rejected::SIZE_MAX));
     let name = name.to_string();
     match rejected::parse(&list.unwrap_or_default()).into_iter().find(|r| r.commit == name) {
         Some(found) => Err(Error::Rejected(found.reason)),

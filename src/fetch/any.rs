@@ -7,13 +7,15 @@ use super::file::{Directory, FileChannel};
 use super::http::{Http, HttpChannel};
 #[cfg(feature = "tls")]
 use super::tls::{Clock, Identity, Tls};
-use super::{Answer, Channel, Error, Limits, Request, Scheme, Transport, Url};
+use super::{Answer, Channel, Error, Limits, Request, Scheme, Stop, Transport, Url};
 
 /// What a transport needs to know besides the URL.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Limits on what the server may do.
     pub limits: Limits,
+    /// Ends whatever waits for the server.
+    pub stop: Stop,
     /// PEM files of the CAs that are believed; https needs one at least. Plain http uses them when it is redirected.
     #[cfg(feature = "tls")]
     pub authorities: Vec<PathBuf>,
@@ -29,6 +31,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             limits: Limits::default(),
+            stop: Stop::default(),
             #[cfg(feature = "tls")]
             authorities: Vec::new(),
             #[cfg(feature = "tls")]
@@ -70,14 +73,16 @@ pub fn open(url: &Url, options: &Options) -> Result<AnyTransport, Error> {
         Scheme::Http if !options.authorities.is_empty() => secure(url, options),
         #[cfg(not(feature = "tls"))]
         Scheme::Https => Err(Error::NoSupport("https")),
-        Scheme::Http => Ok(AnyTransport::Http(Http::plain(url.clone(), &options.limits))),
+        Scheme::Http => {
+            Ok(AnyTransport::Http(Http::plain(url.clone(), &options.limits, options.stop.clone())))
+        }
     }
 }
 
 #[cfg(feature = "tls")]
 fn secure(url: &Url, options: &Options) -> Result<AnyTransport, Error> {
     let tls = Tls::new(&options.authorities, options.identity.as_ref(), options.clock)?;
-    Ok(AnyTransport::Http(Http::secure(url.clone(), &options.limits, tls)))
+    Ok(AnyTransport::Http(Http::secure(url.clone(), &options.limits, options.stop.clone(), tls)))
 }
 
 impl Transport for AnyTransport {

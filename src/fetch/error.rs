@@ -84,6 +84,8 @@ pub enum Error {
     BadRequest(UrlError),
     /// Nothing is under way.
     NothingSent,
+    /// Somebody said that it is to end.
+    Stopped,
     /// Its connection ended, with others before it; it was not answered and not refused.
     NotAnswered,
     /// The name cannot be resolved, in the words of the system.
@@ -261,6 +263,7 @@ impl Error {
             Error::BadRequest(_)
                 | Error::File { .. }
                 | Error::NothingSent
+                | Error::Stopped
                 | Error::NotAnswered
                 | Error::TooLarge { .. }
                 | Error::PastEnd { .. }
@@ -319,6 +322,7 @@ impl fmt::Display for Error {
             Error::File { path, cause } => write!(f, "{path}: {cause}"),
             Error::BadRequest(error) => write!(f, "such a file cannot be asked for: {error}"),
             Error::NothingSent => f.write_str("nothing was asked for"),
+            Error::Stopped => f.write_str("it was stopped; what came is kept"),
             Error::NotAnswered => f.write_str("not answered: the connection ended before its turn"),
             Error::Resolve { host, cause } => {
                 write!(f, "cannot resolve '{host}': {cause}; check the name, the network and the DNS server")

@@ -14,13 +14,14 @@
 //! that it can take. Nothing here is a reason to trust what came either: that is for checksums and signatures.
 //! Proxies are out of scope; a network that needs one is served by a redirect or a mirror inside it.
 //!
-//! Rings: [`url`], [`error`], [`limits`], [`backoff`] and the parsers below [`http`] are alloc, without time or
+//! Rings: [`url`], [`error`], [`limits`], [`backoff`], [`stop`] and the parsers below [`http`] are alloc, without time or
 //! a kernel of their own; the rest is std.
 
 pub mod backoff;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod stop;
 pub mod url;
 
 #[cfg(not(target_os = "none"))]
@@ -37,6 +38,7 @@ pub use any::{AnyChannel, AnyTransport, Options, open};
 pub use backoff::Backoff;
 pub use error::{Error, Retry, Step};
 pub use limits::Limits;
+pub use stop::Stop;
 pub use url::{Scheme, Url};
 
 /// What to ask for.

@@ -1,6 +1,8 @@
 //! Which commit a ref names on the server, and the commit itself, let in or refused.
 
-use crate::fetch::{self, Channel, Found, Request, Retry, Transport};
+use std::time::{Duration, Instant};
+
+use crate::fetch::{self, Channel, Found, Request, Transport};
 use crate::ostree::object::{COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::refs;
@@ -9,6 +11,9 @@ use crate::storage::Trees;
 
 use super::error::path;
 use super::{Error, Options};
+
+/// How often whoever waits looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(200);
 
 /// What is wanted of a server.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -116,16 +121,18 @@ impl<'a, T: Transport> Asking<'a, T> {
     /// Waits before the next try, or gives up.
     fn wait<E>(&self, failures: &mut u32, path: &str, cause: fetch::Error) -> Result<(), Error<E>> {
         *failures += 1;
-        let least = match cause.retry() {
-            Retry::After(least) => least,
-            Retry::Now => std::time::Duration::ZERO,
-            Retry::Never => return Err(Error::Fetch { path: path.into(), cause }),
-        };
-        if *failures > self.options.tries {
+        let Some(wait) = self.options.pause(*failures, &cause) else {
             return Err(Error::Fetch { path: path.into(), cause });
+        };
+        let until = Instant::now() + wait;
+        while !self.options.stop.is_set() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(TICK));
         }
-        std::thread::sleep(least.max(self.options.backoff.wait(*failures, (self.options.random)())));
-        Ok(())
+        Err(Error::Fetch { path: path.into(), cause: fetch::Error::Stopped })
     }
 
     /// Hands a body on as it comes; `None` when the server has no such file, the inner error is the receiver's.

@@ -25,7 +25,7 @@ mod work;
 use std::time::Duration;
 
 use crate::arrange::{Step, carry};
-use crate::fetch::{Backoff, Transport};
+use crate::fetch::{self, Backoff, Retry, Stop, Transport};
 use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::store::{self, Store};
@@ -44,7 +44,11 @@ const STACK: usize = 256 * 1024;
 /// How often whoever waits is told.
 const TELL: Duration = Duration::from_millis(200);
 
+/// With mirrors, a longer wait than this is not worth it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How to pull.
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Channels to the server, each with a thread of its own; 0 works in the caller's thread.
     pub channels: usize,
@@ -64,6 +68,25 @@ pub struct Options {
     /// The directory [`store::STAGING`] of the sysroot, by its path: static deltas are unpacked there. Without one none
     /// is used.
     pub scratch: Option<std::path::PathBuf>,
+    /// Somebody else may have it too: a server that wants us to wait long is given up, and one that lacks a file object is
+    /// asked for the others first.
+    pub mirrored: bool,
+    /// Ends it; what came stays. The transport is to have the same.
+    pub stop: Stop,
+}
+
+impl Options {
+    /// How long to wait before the next try after so many failures in a row; `None` when it is not worth it.
+    fn pause(&self, failures: u32, cause: &fetch::Error) -> Option<Duration> {
+        let least = match cause.retry() {
+            Retry::Never => return None,
+            Retry::Now => Duration::ZERO,
+            Retry::After(least) => least,
+        };
+        let long = self.mirrored && least > PATIENCE;
+        let enough = failures > self.tries || long;
+        (!enough).then(|| least.max(self.backoff.wait(failures, (self.random)())))
+    }
 }
 
 impl Default for Options {
@@ -77,6 +100,8 @@ impl Default for Options {
             random,
             check: false,
             scratch: None,
+            mirrored: false,
+            stop: Stop::default(),
         }
     }
 }
@@ -100,6 +125,13 @@ pub struct Progress {
     pub fetched: u64,
     /// Bytes of bodies that came.
     pub bytes: u64,
+}
+
+impl Progress {
+    /// With what came in an earlier try.
+    pub fn and(&self, now: &Progress) -> Progress {
+        Progress { fetched: self.fetched + now.fetched, bytes: self.bytes + now.bytes, ..*now }
+    }
 }
 
 /// Opens the device's files; each worker has its own.
@@ -233,5 +265,6 @@ where
             }
         });
     }
+    tell(&session.progress());
     session.error().map_or(Ok(()), Err)
 }

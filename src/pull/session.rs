@@ -18,6 +18,8 @@ const ASIDE_TIME: Duration = Duration::from_secs(5);
 const RESERVE: u64 = 8 << 20;
 /// Files that can still be made on the device, at least.
 const RESERVE_FILES: u64 = 64;
+/// How often whoever waits looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(200);
 
 pub(super) struct Session<'a, E> {
     pub(super) options: &'a Options,
@@ -34,6 +36,8 @@ struct Shared<E> {
     /// Objects that came damaged once.
     damaged: BTreeSet<Checksum>,
     free: u64,
+    /// The first object that the server does not have, where others may have it.
+    lacks: Option<Error<E>>,
     failures: u32,
     progress: Progress,
     error: Option<Error<E>>,
@@ -59,6 +63,7 @@ impl<'a, E> Session<'a, E> {
             parts: parts.into_iter().collect(),
             damaged: BTreeSet::new(),
             free: room.bytes.saturating_sub(RESERVE),
+            lacks: None,
             failures: 0,
             progress: Progress::default(),
             error: None,
@@ -73,6 +78,9 @@ impl<'a, E> Session<'a, E> {
 
     pub(super) fn next(&self) -> Next {
         let mut shared = self.shared();
+        if self.options.stop.is_set() {
+            shared.error.get_or_insert(stopped());
+        }
         if shared.error.is_some() {
             return Next::Done;
         }
@@ -87,7 +95,7 @@ impl<'a, E> Session<'a, E> {
     pub(super) fn wait(&self) {
         let shared = self.shared();
         if shared.error.is_none() && !shared.walk.is_done() {
-            let _ = self.changed.wait_timeout(shared, Duration::from_millis(200));
+            let _ = self.changed.wait_timeout(shared, TICK);
         }
     }
 
@@ -97,11 +105,21 @@ impl<'a, E> Session<'a, E> {
         let mut shared = self.shared();
         while shared.error.is_none() && !shared.walk.is_done() {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.options.stop.is_set() {
                 return;
             }
+            let left = left.min(TICK);
             shared = self.changed.wait_timeout(shared, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// The server does not have an object that was under way; the others are asked for all the same.
+    pub(super) fn lacks(&self, missing: Error<E>) {
+        let mut shared = self.shared();
+        shared.walk.pass_over();
+        shared.lacks.get_or_insert(missing);
+        drop(shared);
+        self.changed.notify_all();
     }
 
     pub(super) fn give_back(&self, want: Want) {
@@ -191,7 +209,8 @@ impl<'a, E> Session<'a, E> {
     }
 
     pub(super) fn error(&self) -> Option<Error<E>> {
-        self.shared().error.take()
+        let mut shared = self.shared();
+        shared.error.take().or_else(|| shared.lacks.take())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -208,6 +227,10 @@ impl<'a, E> Session<'a, E> {
         let shared = self.changed.wait_timeout(shared, time).unwrap_or_else(PoisonError::into_inner).0;
         ended(&shared)
     }
+}
+
+fn stopped<E>() -> Error<E> {
+    Error::Fetch { path: String::new(), cause: crate::fetch::Error::Stopped }
 }
 
 impl<E> Shared<E> {

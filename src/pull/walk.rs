@@ -89,6 +89,11 @@ impl Walk {
         }
     }
 
+    /// A file object that was under way will not come this time.
+    pub fn pass_over(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
     /// An object is here. Of a metadata object its bytes, whose checksum is right.
     ///
     /// # Errors

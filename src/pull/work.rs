@@ -162,15 +162,12 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
             return Err(Error::Room { needed: length.unwrap_or(free.saturating_add(1)), free });
         }
         let wait = match cause.retry() {
-            Retry::Never => return Err(Error::Fetch { path, cause }),
+            // It was not its turn.
             Retry::Now => Duration::ZERO,
-            Retry::After(least) => {
-                let failures = self.session.failed();
-                if failures > self.session.options.tries {
-                    return Err(Error::Fetch { path, cause });
-                }
-                least.max(self.session.options.backoff.wait(failures, (self.session.options.random)()))
-            }
+            _ => match self.session.options.pause(self.session.failed(), &cause) {
+                Some(wait) => wait,
+                None => return Err(Error::Fetch { path, cause }),
+            },
         };
         self.session.give_back(want);
         self.session.pause(wait);
@@ -181,8 +178,14 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
         let Some(channel) = &mut self.channel else { return Err(fetch::Error::NotAnswered.into()) };
         let answer = channel.receive()?;
         if answer.found == Found::Missing {
-            let path = path(&want.name, want.kind);
-            return Err(Trouble::Fatal(Error::Missing { path }));
+            let missing = Error::Missing { path: path(&want.name, want.kind) };
+            return match want.kind {
+                Kind::File if self.session.options.mirrored => {
+                    self.session.lacks(missing);
+                    Ok(())
+                }
+                _ => Err(Trouble::Fatal(missing)),
+            };
         }
         let bytes = match want.kind {
             Kind::File => self.file(want, &answer)?,

@@ -1,6 +1,6 @@
 //! The transports: against a scripted hostile server on loopback, and against nginx.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use bootward::fetch::error::{CertificateError, RedirectError};
 use bootward::fetch::tls::{Clock, Identity};
 use bootward::fetch::{Answer, Channel, Error, Found, Limits, Options, Request, Step, Transport, Url, open};
+
+use crate::server::request;
 
 fn limits() -> Limits {
     let ms = Duration::from_millis;
@@ -38,18 +40,6 @@ fn server(scripts: Vec<Script>) -> Url {
         }
     });
     Url::parse(&format!("http://127.0.0.1:{port}/repo")).unwrap()
-}
-
-/// Reads one request, byte by byte, so that nothing of the next one is lost.
-fn request(stream: &mut TcpStream) -> Option<String> {
-    let (mut text, mut byte) = (Vec::new(), [0]);
-    while !text.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
-        }
-        text.push(byte[0]);
-    }
-    Some(String::from_utf8(text).unwrap())
 }
 
 fn says(text: &str) -> Box<dyn Fn(&mut TcpStream) + Send> {

@@ -16,11 +16,13 @@ mod fixture;
 mod health;
 mod hostile;
 mod initramfs;
+mod mirrors;
 #[path = "../common/pair.rs"]
 mod pair;
 mod prepare;
 mod publish;
 mod pull;
+mod server;
 mod service;
 #[path = "../common/shelf.rs"]
 mod shelf;

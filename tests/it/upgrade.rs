@@ -177,8 +177,12 @@ fn what_nobody_vouches_for_is_refused_and_changes_nothing() {
     // Hardware.
     refused(&["--compatible", "board-b"], "board-b");
     // No such server, ref, scheme.
-    refused(&["--url", "file:///nonexistent"], "/nonexistent");
     refused(&["--ref", "os/nothing"], "os/nothing");
-    refused(&["--url", "ftp://x/"], "ftp");
+    for (url, expected) in [("file:///nonexistent", "/nonexistent"), ("ftp://x/", "ftp")] {
+        let mut all = device.upgrade(&[]);
+        all[2] = url.into();
+        let said = device.refused(&strs(&all));
+        assert!(said.contains(expected), "{url}: {said}");
+    }
     assert_eq!(device.healthy(), before);
 }

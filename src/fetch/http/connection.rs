@@ -50,7 +50,10 @@ impl Connection {
         let limits = shared.limits;
         let mut last = None;
         for address in shared.addresses(place)? {
-            match Socket::connect(&address, &limits) {
+            if shared.stop.is_set() {
+                return Err(Error::Stopped);
+            }
+            match Socket::connect(&address, &limits, &shared.stop) {
                 Ok(socket) => {
                     shared.learned(place, address, true);
                     let stream = secure(shared, place, socket)?;

@@ -81,7 +81,7 @@ impl Pace {
     pub fn tick(limits: &Limits) -> Duration {
         let all = [limits.handshake, limits.head, limits.idle, limits.rate_over, limits.body];
         let shortest = all.into_iter().min().unwrap_or_default() / 4;
-        shortest.clamp(Duration::from_millis(5), Duration::from_secs(2))
+        shortest.clamp(Duration::from_millis(5), Duration::from_millis(500))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::error::RedirectError;
-use super::super::{Error, Limits, Scheme, Transport, Url};
+use super::super::{Error, Limits, Scheme, Stop, Transport, Url};
 use super::HttpChannel;
 use super::head::shown;
 use super::socket::is_local;
@@ -27,6 +27,7 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Shared {
     pub limits: Limits,
+    pub stop: Stop,
     configured: Url,
     place: Mutex<Place>,
     window: AtomicUsize,
@@ -45,14 +46,14 @@ pub struct Http {
 impl Http {
     /// A server that is asked in the clear. A redirect to https is then an error, as nothing is there to trust its
     /// certificate by.
-    pub fn plain(base: Url, limits: &Limits) -> Self {
-        Http { shared: Arc::new(Shared::new(base, limits)) }
+    pub fn plain(base: Url, limits: &Limits, stop: Stop) -> Self {
+        Http { shared: Arc::new(Shared { stop, ..Shared::new(base, limits) }) }
     }
 
     /// A server that is asked over TLS, or redirects there.
     #[cfg(feature = "tls")]
-    pub fn secure(base: Url, limits: &Limits, tls: Tls) -> Self {
-        Http { shared: Arc::new(Shared { tls: Some(tls), ..Shared::new(base, limits) }) }
+    pub fn secure(base: Url, limits: &Limits, stop: Stop, tls: Tls) -> Self {
+        Http { shared: Arc::new(Shared { stop, tls: Some(tls), ..Shared::new(base, limits) }) }
     }
 }
 
@@ -73,6 +74,7 @@ impl Shared {
     fn new(base: Url, limits: &Limits) -> Self {
         Shared {
             limits: *limits,
+            stop: Stop::default(),
             place: Mutex::new(Place { url: base.clone(), local: true, own: true }),
             configured: base,
             window: AtomicUsize::new(limits.window.max(1)),

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::super::{Error, Limits, Step};
+use super::super::{Error, Limits, Step, Stop};
 use super::pace::Pace;
 
 /// The connection, with its pace.
@@ -12,20 +12,21 @@ use super::pace::Pace;
 pub struct Socket {
     tcp: TcpStream,
     pub pace: Pace,
+    stop: Stop,
     /// The limit that was missed: an `io::Error` cannot carry it through the TLS library.
     missed: Option<Error>,
 }
 
 impl Socket {
     /// Connects to one address.
-    pub fn connect(address: &SocketAddr, limits: &Limits) -> io::Result<Self> {
+    pub fn connect(address: &SocketAddr, limits: &Limits, stop: &Stop) -> io::Result<Self> {
         let tcp = TcpStream::connect_timeout(address, limits.connect)?;
         // Requests are written in one piece, none should wait for the acknowledgement of another.
         tcp.set_nodelay(true)?;
         let tick = Some(Pace::tick(limits));
         tcp.set_read_timeout(tick)?;
         tcp.set_write_timeout(tick)?;
-        Ok(Socket { tcp, pace: Pace::new(limits), missed: None })
+        Ok(Socket { tcp, pace: Pace::new(limits), stop: stop.clone(), missed: None })
     }
 
     /// Does something until it is done or a limit is missed.
@@ -34,7 +35,8 @@ impl Socket {
             let begun = Instant::now();
             let done = act(&mut self.tcp);
             let bytes = *done.as_ref().unwrap_or(&0);
-            if let Err(missed) = self.pace.waited(begun.elapsed(), bytes) {
+            let waited = self.pace.waited(begun.elapsed(), bytes);
+            if let Err(missed) = if self.stop.is_set() { Err(Error::Stopped) } else { waited } {
                 self.missed = Some(missed);
                 return Err(io::ErrorKind::TimedOut.into());
             }
