@@ -5,6 +5,8 @@ use core::time::Duration;
 /// Limits on what a server sends and on the time that it takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// For the addresses of a name. 20 s, more than the C library takes where `resolv.conf` is ours.
+    pub resolve: Duration,
     /// For the connection to one address of the server; each address is tried. 10 s.
     pub connect: Duration,
     /// For the whole TLS handshake. 20 s.
@@ -43,6 +45,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            resolve: Duration::from_secs(20),
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(20),
             head: Duration::from_secs(30),

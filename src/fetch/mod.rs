@@ -28,6 +28,8 @@ pub mod url;
 pub mod any;
 #[cfg(not(target_os = "none"))]
 pub mod file;
+#[cfg(not(target_os = "none"))]
+pub mod resolve;
 #[cfg(all(feature = "tls", not(target_os = "none")))]
 pub mod tls;
 

@@ -12,11 +12,15 @@
 //! Whatever comes from a network is hostile until shown otherwise: each parser has limits, no answer runs anything, and
 //! no name that a server gives is looked at. What is fetched later is believed for its signature, not for its server.
 //!
-//! Rings: [`settings`] and [`error`] are alloc; the codecs and state machines of the protocols are core, they take the
-//! time and return what to send; the rest is std.
+//! Rings: [`dhcp`], [`sntp`] and [`ra`], the codecs and the client, are core: they take the time and randomness, and
+//! return what to send. [`settings`], [`error`] and [`netlink`] are alloc; the rest is std.
 
+pub mod dhcp;
 pub mod error;
+pub mod netlink;
+pub mod ra;
 pub mod settings;
+pub mod sntp;
 pub mod wifi;
 
 #[cfg(not(target_os = "none"))]
@@ -24,14 +28,24 @@ pub mod clock;
 #[cfg(not(target_os = "none"))]
 mod configure;
 #[cfg(not(target_os = "none"))]
+mod kernel;
+#[cfg(not(target_os = "none"))]
+mod lease;
+#[cfg(not(target_os = "none"))]
 pub mod link;
+#[cfg(not(target_os = "none"))]
+mod resolver;
+#[cfg(not(target_os = "none"))]
+mod up;
 
 #[cfg(not(target_os = "none"))]
-pub use configure::{Places, Up, configure, configure_in, take_down};
+pub use configure::{configure, configure_in, take_down, take_down_in};
 pub use error::Error;
 #[cfg(not(target_os = "none"))]
 pub use link::{wired, wireless};
 pub use settings::{Address, Settings, Static};
+#[cfg(not(target_os = "none"))]
+pub use up::{Places, Up};
 
 /// Whoever waits for something: is told what happens, and may end the wait.
 pub trait Watch {

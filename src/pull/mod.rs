@@ -97,19 +97,13 @@ impl Default for Options {
             part: 1 << 20,
             tries: 20,
             backoff: Backoff::default(),
-            random,
+            random: || crate::sys::random::number() as u32,
             check: false,
             scratch: None,
             mirrored: false,
             stop: Stop::default(),
         }
     }
-}
-
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    // Keys that std draws from the kernel.
-    std::hash::RandomState::new().build_hasher().finish() as u32
 }
 
 /// How far a pull is.

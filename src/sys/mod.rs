@@ -12,7 +12,7 @@ pub mod loop_device;
 pub mod medium;
 pub mod mount;
 pub mod process;
-#[cfg(feature = "publish")]
+#[cfg(any(feature = "publish", feature = "recovery"))]
 pub mod random;
 pub mod rehearse;
 pub mod time;

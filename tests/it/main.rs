@@ -17,6 +17,7 @@ mod health;
 mod hostile;
 mod initramfs;
 mod mirrors;
+mod net;
 #[path = "../common/pair.rs"]
 mod pair;
 mod prepare;

@@ -11,7 +11,7 @@ mod connection;
 #[cfg(not(target_os = "none"))]
 mod server;
 #[cfg(not(target_os = "none"))]
-pub(super) mod socket;
+pub(crate) mod socket;
 
 #[cfg(not(target_os = "none"))]
 pub use channel::HttpChannel;

@@ -1,6 +1,6 @@
 //! What all channels to one server share: where it is now, and what was learned of it.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use super::super::{Error, Limits, Scheme, Stop, Transport, Url};
 use super::HttpChannel;
 use super::head::shown;
 use super::socket::is_local;
+use crate::fetch::resolve::resolve;
 #[cfg(feature = "tls")]
 use crate::fetch::tls::Tls;
 
@@ -141,25 +142,11 @@ impl Shared {
         {
             return Ok(vec![*address]);
         }
-        let resolved = (host, port).to_socket_addrs().map_err(|e| {
-            // std's sentence begins with one of its own.
-            let text = e.to_string();
-            let cause = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).into();
-            Error::Resolve { host: host.into(), cause }
-        })?;
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in resolved.take(MAX_ADDRESSES) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        let mut addresses = resolve(host, port, self.limits.resolve, &mut || true)
+            .map_err(|cause| Error::Resolve { host: host.into(), cause })?;
         addresses.retain(|address| place.local || !is_local(address.ip()));
         if addresses.is_empty() {
-            return Err(if place.local {
-                Error::Resolve { host: host.into(), cause: "it has no address".into() }
-            } else {
-                Error::Redirect { to: shown(&place.url.to_string()), why: RedirectError::Local }
-            });
+            return Err(Error::Redirect { to: shown(&place.url.to_string()), why: RedirectError::Local });
         }
         Ok(addresses)
     }
@@ -174,9 +161,6 @@ impl Shared {
         }
     }
 }
-
-/// More addresses of one name are not tried.
-const MAX_ADDRESSES: usize = 8;
 
 #[cfg(test)]
 mod tests {
