@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "ioctls, and a fork whose child makes system calls only")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -14,6 +16,9 @@ use nix::unistd::{ForkResult, fork, pipe, setsid, syncfs};
 
 /// After this time the child thaws, whatever its parent does.
 const PATIENCE_MS: u16 = 30_000;
+/// Somebody else's moment of it is waited for so often, and so long each time.
+const TRIES: u32 = 300;
+const BETWEEN: Duration = Duration::from_millis(10);
 
 nix::ioctl_readwrite!(
     /// `FIFREEZE`.
@@ -32,7 +37,14 @@ nix::ioctl_readwrite!(
 
 fn freeze(fd: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
     let mut unused = 0;
-    // SAFETY: the kernel ignores the argument; the descriptor is open for the call.
+    for _ in 1..TRIES {
+        // SAFETY: the kernel ignores the argument; the descriptor is open for the call.
+        match unsafe { fifreeze(fd.as_raw_fd(), &mut unused) } {
+            Err(Errno::EBUSY) => sleep(BETWEEN),
+            done => return done,
+        }
+    }
+    // SAFETY: as above.
     unsafe { fifreeze(fd.as_raw_fd(), &mut unused) }
 }
 
@@ -42,7 +54,8 @@ fn thaw(fd: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
     unsafe { fithaw(fd.as_raw_fd(), &mut unused) }
 }
 
-/// Freezes and thaws the filesystem of an open directory. Where it has no freezing, or somebody else holds it frozen,
+/// Freezes and thaws the filesystem of an open directory. Where it has no freezing, or somebody else holds it frozen
+/// for seconds,
 /// it is synced instead and the answer is `false`.
 ///
 /// # Errors
