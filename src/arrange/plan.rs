@@ -321,6 +321,22 @@ pub fn discarded(stateroot: &str, name: &str) -> [Step; 3] {
     ]
 }
 
+/// What follows from a swap that a cut may have kept from being done: the refs, and the removal of deployments that no
+/// entry names, unless one is `staged`.
+pub fn unfinished(layout: &Layout, staged: bool) -> Vec<Step> {
+    let Loader::Link(version) = layout.loader else { return Vec::new() };
+    let mut steps = Vec::new();
+    if let Some(sub) = layout.sub.get(usize::from(version)).copied().flatten() {
+        steps.extend(refs(layout, (version, sub), layout.entries.iter().map(|e| e.commit.as_str())));
+    }
+    if !staged {
+        for (stateroot, name) in &layout.unnamed {
+            discard(stateroot, name, &mut steps);
+        }
+    }
+    steps
+}
+
 /// What earlier changes left behind, and what nobody names any more: to be removed once a boot of the present
 /// configuration was confirmed. Deployments that no entry names stay when one is `staged`, which has no entry yet.
 pub fn tidy(layout: &Layout, staged: bool) -> Vec<Step> {
@@ -334,18 +350,13 @@ pub fn tidy(layout: &Layout, staged: bool) -> Vec<Step> {
     ];
     if let Some(sub) = sub {
         steps.push(Step::Remove(At::root(format!("ostree/boot.{version}.{}", 1 - sub.min(1)))));
-        steps.extend(refs(layout, (version, sub), layout.entries.iter().map(|e| e.commit.as_str())));
     }
     let used =
         |name: &&String| layout.entries.iter().any(|e| e.boot_directory().ends_with(&format!("/{name}")));
     for name in layout.boot_directories.iter().filter(|name| !used(name)) {
         steps.push(Step::Remove(At::boot(format!("ostree/{name}"))));
     }
-    if !staged {
-        for (stateroot, name) in &layout.unnamed {
-            discard(stateroot, name, &mut steps);
-        }
-    }
+    steps.extend(unfinished(layout, staged));
     steps.extend([TRASH, NEW, MAKING, MAKING_VAR].map(|path| Step::Remove(At::root(path))));
     steps.extend([NEXT_LOADER, "loader.tmp.new", "boot.new"].map(|name| Step::Remove(At::boot(name))));
     steps

@@ -14,8 +14,9 @@ Usage: bootward confirm [OPTION ...]
 The running deployment is healthy: ends its trial (upgrade_available=0,
 bootcount=0). After a rollback it also removes the deployment that failed,
 remembers its commit as bad, and clears rollback. An update that waits for its
-reboot stays. What is out of step (boot links, loader, entries, uEnv.txt,
-kernels in /boot) is written anew; what earlier changes left is removed.
+reboot stays. Objects that only a removed deployment needed go with it. What
+is out of step (boot links, loader, entries, uEnv.txt, kernels in /boot) is
+written anew; what earlier changes left is removed.
 ";
 
 const REJECT: &str = "\
@@ -32,14 +33,17 @@ Usage: bootward rollback [OPTION ...] [INDEX]
 
 Makes another deployment (default: the first bootable one after the first) the
 first one to boot. Nothing is removed or remembered as bad. Does not reboot.
+A run that was cut short is finished by the next one of the same command; one
+that was not is taken back by it.
 ";
 
 const UNDEPLOY: &str = "\
 Usage: bootward undeploy [OPTION ...] INDEX
 
 Removes a deployment, as 'ostree admin undeploy' does. INDEX is the place in
-the boot order, as 'bootward status' shows it. Its objects stay until
-'ostree admin cleanup'.
+the boot order, as 'bootward status' shows it. Objects that nothing else needs
+go with it. A run that was cut short is finished by the same command, although
+INDEX is another one's by then.
 ";
 
 const REPAIR: &str = "\

@@ -1,22 +1,24 @@
 //! Carries a verb out: verdicts, then deployments, then the bootloader's variables.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::warn;
 use nix::errno::Errno;
 
-use crate::arrange::{carry, plan, survey};
+use crate::arrange::plan::{self, Step};
+use crate::arrange::{carry, survey};
 use crate::ledger::Kind;
 use crate::ledger::diary::Diary;
+use crate::storage::{At, Files};
 use crate::sys::files::{Disk, FilesError};
 use crate::sys::lock;
 use crate::sys::mount::make_writable;
 use crate::uboot::env::Edit;
 use crate::uboot::store::Store;
 
-use super::facts::{UNFROZEN, read};
+use super::facts::{UNFROZEN, read, staged};
 use super::settle::Refusal;
 
 pub use super::facts::Site;
@@ -48,6 +50,8 @@ pub enum Error {
     Environment(String),
     /// The bootloader's variables were not written.
     NotSaved(String),
+    /// The deployment is gone, what only it needed is not.
+    NotPruned(String),
     /// Nothing can be made up for these deployments.
     Hopeless(Vec<String>),
 }
@@ -73,6 +77,10 @@ impl fmt::Display for Error {
                 f,
                 "the bootloader's variables: {e}; everything else was done, run the command again to finish"
             ),
+            Error::NotPruned(e) => write!(
+                f,
+                "the deployment is removed, its objects are not: {e}; 'ostree fsck' finds damage, then run the command again"
+            ),
             Error::Hopeless(faults) => write!(f, "no deployment can be given a boot entry: {}", faults.join("; ")),
         }
     }
@@ -89,7 +97,7 @@ pub fn act(site: &Site, verb: &Verb, dry_run: bool) -> Result<Report, Error> {
     make_writable(&[&site.sysroot, &site.boot])
         .map_err(|(path, errno)| Error::ReadOnly(path.into(), errno))?;
     let _lock = lock::sysroot(&site.sysroot, PATIENCE).map_err(Error::Lock)?;
-    let prepared = prepare(site, verb)?;
+    let mut prepared = prepare(site, verb)?;
     let mut disk = Disk::open(&site.sysroot, &site.boot).map_err(Error::Open)?;
     carry::steps(&mut disk, &prepared.marks, false).map_err(Error::Carry)?;
     record_verdicts(site, &prepared);
@@ -106,6 +114,16 @@ pub fn act(site: &Site, verb: &Verb, dry_run: bool) -> Result<Report, Error> {
     if prepared.tidy {
         tidy(site, &mut disk)?;
     }
+    carry::steps(&mut disk, &prepared.rest, true).map_err(Error::Carry)?;
+    if verb.removes() {
+        match prune(site, &mut disk) {
+            Ok(said) => prepared.report.said.extend(said),
+            // A healthy deployment is confirmed all the same; the next confirmation tries again.
+            Err(e) if *verb == Verb::Confirm => warn!("{e}"),
+            Err(e) => return Err(e),
+        }
+    }
+    carry::steps(&mut disk, &prepared.done, true).map_err(Error::Carry)?;
     Ok(prepared.report)
 }
 
@@ -151,6 +169,39 @@ fn tidy(site: &Site, disk: &mut Disk) -> Result<(), Error> {
     if !layout.faults.is_empty() {
         return Ok(());
     }
-    let staged = Path::new("/run/ostree/staged-deployment").exists();
-    carry::steps(disk, &plan::tidy(&layout, staged), true).map(|_| ()).map_err(Error::Carry)
+    let mut steps = plan::tidy(&layout, staged(site));
+    steps.retain(|step| *step != discarded());
+    carry::steps(disk, &steps, true).map(|_| ()).map_err(Error::Carry)
+}
+
+/// The directory that deployments are discarded to is what tells that their objects are still to go.
+fn discarded() -> Step {
+    Step::Remove(At::root(plan::TRASH))
+}
+
+/// Removes the objects that only discarded deployments needed, where any were discarded since the last time; what it
+/// came to.
+fn prune(site: &Site, disk: &mut Disk) -> Result<Option<String>, Error> {
+    let trash = disk.node(&At::root(plan::TRASH));
+    if trash.map_err(|e| Error::NotPruned(e.to_string()))?.is_none() {
+        return Ok(None);
+    }
+    let said = objects(site, disk)?;
+    carry::steps(disk, &[discarded()], true).map_err(Error::Carry)?;
+    Ok(said)
+}
+
+#[cfg(feature = "recovery")]
+fn objects(site: &Site, disk: &mut Disk) -> Result<Option<String>, Error> {
+    let (count, bytes) = crate::deploy::act::prune(site, disk, &mut |_| {}).map_err(|e| match e {
+        crate::deploy::act::Error::NotPruned(fault) => Error::NotPruned(fault.to_string()),
+        other => Error::NotPruned(other.to_string()),
+    })?;
+    Ok((count > 0).then(|| format!("removed: {count} objects that nothing needs, {} kB", bytes / 1000)))
+}
+
+/// Which objects are needed is known to the feature `recovery` only.
+#[cfg(not(feature = "recovery"))]
+fn objects(_: &Site, _: &mut Disk) -> Result<Option<String>, Error> {
+    Ok(None)
 }

@@ -66,6 +66,11 @@ pub(crate) fn read(site: &Site, deep: bool) -> Result<Layout, survey::Error> {
     })
 }
 
+/// Whether libostree has a deployment ready that gets its entry at the next shutdown.
+pub(crate) fn staged(site: &Site) -> bool {
+    site.booted.is_some() && Path::new("/run/ostree/staged-deployment").exists()
+}
+
 /// What the ledger knows.
 pub(crate) struct Past {
     pub histories: Vec<(DeploymentId, History)>,

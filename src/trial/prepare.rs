@@ -12,9 +12,9 @@ use crate::sys::beneath::Beneath;
 use crate::sys::time;
 
 use super::act::Error;
-use super::facts::{Environment, Past, Site, read, standing};
+use super::facts::{Environment, Past, Site, read, staged, standing};
 use super::settle::{self, Settlement, Standing, Variables};
-use super::{floor, rejected};
+use super::{floor, intent, rejected};
 
 /// A verb.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +39,21 @@ impl Verb {
             _ => "it was rolled back",
         }
     }
+
+    /// What a verb is called that names deployments by their place.
+    fn by_place(&self) -> Option<String> {
+        match self {
+            Verb::Rollback(None) => Some("rollback".into()),
+            Verb::Rollback(Some(index)) => Some(format!("rollback {index}")),
+            Verb::Undeploy(index) => Some(format!("undeploy {index}")),
+            _ => None,
+        }
+    }
+
+    /// Whether deployments may go with it, and with them the objects that only they needed.
+    pub(super) fn removes(&self) -> bool {
+        matches!(self, Verb::Confirm | Verb::Undeploy(_))
+    }
 }
 
 /// What was done, or would be.
@@ -61,6 +76,10 @@ pub struct Prepared {
     pub marks: Vec<Step>,
     /// The change of the deployments.
     pub plan: Option<Plan>,
+    /// What an earlier run of the same command has left to do, after the bootloader's variables.
+    pub rest: Vec<Step>,
+    /// The very last steps: nothing is left to be done again.
+    pub done: Vec<Step>,
     pub(super) verdicts: Vec<(Kind, Option<DeploymentId>, String)>,
     pub(super) changed: String,
     pub(super) tidy: bool,
@@ -80,7 +99,13 @@ pub fn prepare(site: &Site, verb: &Verb) -> Result<Prepared, Error> {
     }
     let environment = Environment::read(site).map_err(Error::Environment)?;
     let standing = standing(site, &layout, &past, &environment);
-    let settlement = settled(verb, &standing, &layout)?;
+    let again = verb.by_place().is_some_and(|command| begun(site, &command, &layout));
+    let settlement = match verb {
+        Verb::Rollback(_) | Verb::Undeploy(_) if again => {
+            settle::again(&standing, matches!(verb, Verb::Rollback(_)))
+        }
+        _ => settled(verb, &standing, &layout)?,
+    };
     let mut report = Report::default();
     let plan = plan(verb, &layout, &settlement, &past, &mut report)?;
     let mut marks = marks(site, verb, &layout, &standing, &settlement);
@@ -88,9 +113,21 @@ pub fn prepare(site: &Site, verb: &Verb) -> Result<Prepared, Error> {
     if let (Verb::Confirm, Some(running)) = (verb, running) {
         marks.extend(raise(site, &running.commit));
     }
-    report.steps = marks.iter().map(ToString::to_string).collect();
-    report.steps.extend(plan.iter().flat_map(Plan::steps).map(ToString::to_string));
+    let mut done = Vec::new();
+    if let Some(command) = verb.by_place().filter(|_| again || plan.is_some()) {
+        marks.extend(intend(&command, &layout, &settlement.order).into_iter().filter(|_| !again));
+        done.push(Step::Remove(At::root(intent::PATH)));
+    }
+    let rest = if again { plan::unfinished(&layout, staged(site)) } else { Vec::new() };
+    let steps = marks.iter().chain(plan.iter().flat_map(Plan::steps)).chain(&rest).chain(&done);
+    report.steps = steps.map(ToString::to_string).collect();
+    if cfg!(feature = "recovery") && settlement.order.len() < layout.entries.len() {
+        report.steps.push("remove objects that nothing needs any more".into());
+    }
     report.variables = environment.changes(&settlement.variables);
+    if again {
+        report.said.push("an earlier run of this command was cut short; this one finishes it".into());
+    }
     tell(verb, &layout, &standing, &settlement, &mut report);
     let verdicts = verdicts(verb, &layout, &standing, &settlement, &past);
     let changed = match verb {
@@ -100,7 +137,22 @@ pub fn prepare(site: &Site, verb: &Verb) -> Result<Prepared, Error> {
         _ => format!("{} of {} stay", settlement.order.len(), layout.entries.len()),
     };
     let tidy = *verb == Verb::Confirm && plan.is_none() && !past.changed;
-    Ok(Prepared { report, marks, plan, verdicts, changed, tidy })
+    Ok(Prepared { report, marks, plan, rest, done, verdicts, changed, tidy })
+}
+
+/// Whether an earlier run of the same command made this order, and did not come to its end.
+fn begun(site: &Site, command: &str, layout: &Layout) -> bool {
+    let file = Beneath::open(&site.sysroot).and_then(|tree| tree.read(intent::PATH, intent::SIZE_MAX));
+    file.is_ok_and(|file| file == intent::text(command, layout.entries.iter().map(Entry::path)).as_bytes())
+}
+
+/// Makes it known what order is to be; the plan waits for it, with the rest of the physical root, before its swap.
+fn intend(command: &str, layout: &Layout, order: &[usize]) -> [Step; 2] {
+    let order = order.iter().filter_map(|index| layout.entries.get(*index)).map(Entry::path);
+    [
+        Step::Directory(At::root("ostree/bootward"), 0o700),
+        Step::Write(At::root(intent::PATH), intent::text(command, order)),
+    ]
 }
 
 fn settled(verb: &Verb, standing: &Standing, layout: &Layout) -> Result<Settlement, Error> {

@@ -196,6 +196,13 @@ pub fn rollback(standing: &Standing, to: Option<usize>) -> Result<Settlement, Re
     Ok(Settlement { order, variables: Variables::OVER, ..standing.unchanged() })
 }
 
+/// A rollback or undeployment whose swap happened in an earlier run: the order is as it was wanted, and a rollback's
+/// variables may be missing yet.
+pub fn again(standing: &Standing, rollback: bool) -> Settlement {
+    let variables = if rollback { Variables::OVER } else { Variables::default() };
+    Settlement { variables, ..standing.unchanged() }
+}
+
 /// A deployment goes, as `ostree admin undeploy` has it.
 ///
 /// # Errors

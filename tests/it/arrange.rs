@@ -31,7 +31,7 @@ fn change(root: &Path, order: &[usize]) {
 }
 
 /// Everything below a directory that says which deployments there are: links, small files, names, modes.
-fn written(root: &Path) -> BTreeMap<String, String> {
+pub fn written(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for top in [
         "boot",
@@ -49,7 +49,7 @@ fn written(root: &Path) -> BTreeMap<String, String> {
     found
 }
 
-fn walk(root: &Path, path: &Path, found: &mut BTreeMap<String, String>) {
+pub fn walk(root: &Path, path: &Path, found: &mut BTreeMap<String, String>) {
     let full = root.join(path);
     let Ok(meta) = fs::symlink_metadata(&full) else { return };
     let name = path.to_str().unwrap().to_string();
@@ -66,7 +66,7 @@ fn walk(root: &Path, path: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-fn copy(made: &Made) -> (tempfile::TempDir, PathBuf) {
+pub fn copy(made: &Made) -> (tempfile::TempDir, PathBuf) {
     let keep = tempfile::tempdir().unwrap();
     let root = keep.path().join("sysroot");
     let status = Command::new("cp").arg("-a").arg(&made.root).arg(&root).status().unwrap();
@@ -74,7 +74,7 @@ fn copy(made: &Made) -> (tempfile::TempDir, PathBuf) {
     (keep, root)
 }
 
-fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>) -> Vec<String> {
+pub fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String>) -> Vec<String> {
     let mut out = Vec::new();
     for (name, value) in theirs {
         if ours.get(name) != Some(value) {
@@ -85,7 +85,7 @@ fn differences(ours: &BTreeMap<String, String>, theirs: &BTreeMap<String, String
     out
 }
 
-const STYLES: [(&str, Style); 6] = [
+pub const STYLES: [(&str, Style); 6] = [
     ("plain", PLAIN),
     ("same kernel", Style { same_kernel: true, ..PLAIN }),
     ("bootprefix", Style { bootprefix: true, devicetree: true, ..PLAIN }),

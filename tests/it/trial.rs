@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::arrange::layout;
+use crate::arrange::{STYLES, copy, differences, layout, walk, written};
 use crate::fixture::{Made, PLAIN, Style, make, make_tree, ostree};
 
 struct Device {
@@ -168,6 +168,113 @@ fn rollback_and_undeploy() {
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(out.status.code() == Some(1) && error.contains(said), "{verb:?}: {error}");
     }
+    device.healthy();
+}
+
+fn bootward(verb: &[&str], sysroot: &str) {
+    let out = Command::new(env!("CARGO_BIN_EXE_bootward")).args(verb).args(["--sysroot", sysroot]).output();
+    let out = out.unwrap();
+    assert!(out.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Byte for byte what `ostree admin undeploy` leaves, the repository's objects too.
+#[test]
+fn undeploy_leaves_what_ostree_leaves_and_no_object_more() {
+    let (mut compared, mut pruned) = (0, 0);
+    for (name, style) in STYLES {
+        let made = make(&style);
+        let all = |root: &Path| {
+            let mut found = written(root);
+            walk(root, Path::new("ostree/repo/objects"), &mut found);
+            found
+        };
+        let before = all(&made.root).len();
+        for refs in ["newest", "none", "all"] {
+            for index in ["0", "1", "2"] {
+                let roots = [copy(&made), copy(&made)];
+                for (_, root) in &roots {
+                    let repo = format!("--repo={}/ostree/repo", root.display());
+                    match refs {
+                        "none" => _ = ostree(&["refs", &repo, "--delete", "demo/stable"]),
+                        "all" => {
+                            for entry in layout(root).entries {
+                                let name = format!("kept/{}", entry.serial.to_string() + &entry.commit[..8]);
+                                ostree(&["refs", &repo, &format!("--create={name}"), &entry.commit]);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                let [ours, theirs] = [0, 1].map(|n: usize| roots[n].1.to_str().unwrap());
+                ostree(&["admin", "undeploy", "--sysroot", theirs, index]);
+                bootward(&["undeploy", index], ours);
+                let what = format!("{name}, refs {refs}, undeploy {index}");
+                assert!(!Path::new(ours).join("ostree/bootward/intent").exists(), "{what}");
+                let objects = |root: &str| {
+                    let mut found = Default::default();
+                    walk(Path::new(root), Path::new("ostree/repo/objects"), &mut found);
+                    found
+                };
+                let found = differences(&objects(ours), &objects(theirs));
+                assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+                ostree(&["fsck", &format!("--repo={ours}/ostree/repo")]);
+                // The next boot, which is confirmed, removes the old links; libostree has removed them at once.
+                fs::remove_file(Path::new(ours).join("ostree/bootward/ledger")).unwrap();
+                bootward(&["confirm", "--booted", "0"], ours);
+                let [ours, theirs] = [ours, theirs].map(|root| all(Path::new(root)));
+                let found = differences(&ours, &theirs);
+                assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+                compared += theirs.len();
+                pruned += usize::from(theirs.len() + 20 < before);
+            }
+        }
+    }
+    println!("files and directories compared: {compared}");
+    assert!(pruned > 10, "only {pruned} undeployments removed objects");
+}
+
+/// What a confirmed update needs no more goes with the deployment that failed; what others need stays.
+#[test]
+fn confirm_after_a_rollback_leaves_no_object_of_what_failed() {
+    let device = Device::new(&PLAIN, &TRIAL);
+    let at = device.root().to_str().unwrap();
+    let repo = format!("--repo={at}/ostree/repo");
+    ostree(&["refs", &repo, "--delete", "demo/stable"]);
+    let failed = device.order()[0].split('.').next().unwrap().to_string();
+    let commit = device.root().join(format!("ostree/repo/objects/{}/{}.commit", &failed[..2], &failed[2..]));
+    assert!(commit.exists());
+    let said = device.ok(&["confirm", "--booted", "1"]);
+    assert!(said.contains("objects that nothing needs") && !commit.exists(), "{said}");
+    let pruned = ostree(&["prune", &repo, "--refs-only", "--no-prune"]);
+    assert!(
+        pruned.contains("would be deleted") && pruned.contains(" 0 ") || pruned.contains("No unreachable"),
+        "{pruned}"
+    );
+    device.healthy();
+}
+
+/// An object of another deployment is lost: nobody knows what the rest needs, so nothing is removed, and that is told.
+#[test]
+fn with_a_damaged_repository_no_object_is_removed_and_undeploy_says_so() {
+    let device = Device::new(&PLAIN, &TRIAL);
+    let root = layout(device.root()).entries[0].commit.clone();
+    let at = device.root().to_str().unwrap();
+    let listed = ostree(&["ls", "-d", "-C", &format!("--repo={at}/ostree/repo"), &root, "/usr"]);
+    let name = listed.split_whitespace().find(|word| word.len() == 64).unwrap();
+    let tree = device.root().join(format!("ostree/repo/objects/{}/{}.dirtree", &name[..2], &name[2..]));
+    let content = fs::read(&tree).unwrap();
+    fs::remove_file(&tree).unwrap();
+    let out = device.run(&["undeploy", "2"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && error.contains("its objects are not"), "{error}");
+    assert_eq!(device.order().len(), 2);
+    // A confirmation is one all the same.
+    device.ok(&["confirm", "--booted", "0"]);
+    fs::write(&tree, content).unwrap();
+    let out = device.run(&["undeploy", "2"]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && said.contains("cut short") && said.contains("objects"), "{said}{out:?}");
+    assert_eq!(device.order().len(), 2);
     device.healthy();
 }
 

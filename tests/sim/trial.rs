@@ -5,24 +5,27 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bootward::arrange::carry;
+use bootward::arrange::plan::{Step, TRASH};
 use bootward::arrange::survey::{Places, survey};
+use bootward::arrange::{Layout, carry};
+use bootward::deploy::collect;
 use bootward::ledger::diary::Diary;
 use bootward::ledger::{DeploymentId, Kind, Limits};
 use bootward::observe::{Sources, observe};
 use bootward::ostree::mark::Mark;
 use bootward::ostree::object::Checksum;
 use bootward::policy::{Action, decide};
+use bootward::storage::At;
 use bootward::sys::beneath::Beneath;
 use bootward::sys::files::Disk;
 use bootward::sysroot::Machine;
 use bootward::trial::act::{Site, Verb, act, prepare, record_change, record_verdicts, save};
-use bootward::trial::{floor, rejected};
+use bootward::trial::{floor, intent, rejected};
 use bootward::uboot::env::Edit;
 use bootward::uboot::store::Store;
 
 use crate::arrange::{scratch, start};
-use crate::fixture::{PLAIN, Style};
+use crate::fixture::{PLAIN, Style, make};
 use crate::tree::{Model, State, load, store};
 
 /// A device's disk, its environment beside it.
@@ -62,11 +65,14 @@ impl Device {
         String::from_utf8(loaded.get(name.as_bytes()).unwrap_or_default().to_vec()).unwrap()
     }
 
+    fn layout(&self) -> Layout {
+        let (sysroot, boot) = (self.root(), self.root().join("boot"));
+        survey(&Places { sysroot: &sysroot, boot: &boot, booted: None, options: None, deep: true }).unwrap()
+    }
+
     /// The deployments in boot order, by path.
     fn order(&self) -> Vec<String> {
-        let (sysroot, boot) = (self.root(), self.root().join("boot"));
-        let places = Places { sysroot: &sysroot, boot: &boot, booted: None, options: None, deep: true };
-        survey(&places).unwrap().entries.iter().map(|e| e.path()).collect()
+        self.layout().entries.iter().map(|e| e.path()).collect()
     }
 
     fn site(&self, running: &str) -> Site {
@@ -304,4 +310,188 @@ fn the_floor_never_falls() {
     }
     println!("floors after a cut, a copy lost: {states}");
     assert!(states > 60, "only {states}");
+}
+
+/// A command that names deployments by their place, on a device of three, all confirmed, its first one running.
+struct ByPlace {
+    name: &'static str,
+    verb: Verb,
+    before: &'static [(&'static str, &'static str)],
+    /// What the first run leaves, by the places before it.
+    end: &'static [usize],
+}
+
+const QUIET: &[(&str, &str)] = &[("rollback", "0"), ("upgrade_available", "0"), ("bootcount", "0")];
+const ON_TRIAL: &[(&str, &str)] = &[("rollback", "0"), ("upgrade_available", "1"), ("bootcount", "1")];
+
+fn by_place() -> [ByPlace; 3] {
+    [
+        ByPlace {
+            name: "rollback of a trial",
+            verb: Verb::Rollback(None),
+            before: ON_TRIAL,
+            end: &[1, 0, 2],
+        },
+        ByPlace { name: "rollback 2", verb: Verb::Rollback(Some(2)), before: QUIET, end: &[2, 0, 1] },
+        ByPlace { name: "undeploy 1", verb: Verb::Undeploy(1), before: QUIET, end: &[0, 2] },
+    ]
+}
+
+/// With its objects, so that those can be removed.
+fn three_good_ones() -> State {
+    let made = make(&Style { slots: true, ..PLAIN });
+    let device = Device::new(&load(&made.root, &|path| path.starts_with("ostree/repo/tmp/")));
+    for path in device.order() {
+        tried(&device.root(), &path, true);
+    }
+    load(&device.root(), &|_| false)
+}
+
+/// A run on the model: what is on the disk after each operation that no other medium is waited for in between.
+struct Run {
+    /// Up to the swap and what follows from it; the variables are the old ones.
+    change: Model,
+    /// The removal of objects, and the end; the variables are the new ones.
+    rest: Model,
+}
+
+fn run(device: &Device, wanted: &ByPlace, separate: bool, without: &dyn Fn(&Step) -> bool) -> Run {
+    let prepared = prepare(&device.site(&device.boot()), &wanted.verb).unwrap();
+    let mut change = Model::new(load(&device.root(), &|_| false), separate);
+    let marks: Vec<Step> = prepared.marks.iter().filter(|step| !without(step)).cloned().collect();
+    carry::steps(&mut change, &marks, false).unwrap();
+    if let Some(plan) = &prepared.plan {
+        carry::carry_out(&mut change, plan).unwrap();
+    }
+    carry::steps(&mut change, &prepared.rest, true).unwrap();
+    let mut rest = Model::new(change.now.clone(), separate);
+    if matches!(wanted.verb, Verb::Undeploy(_)) {
+        let deployed: Vec<String> =
+            crate::arrange::layout(&rest.now).entries.iter().map(|e| e.commit.clone()).collect();
+        let garbage = collect::find(&mut rest, &deployed).unwrap();
+        assert!(!garbage.objects.is_empty() || prepared.plan.is_none(), "{}", wanted.name);
+        collect::remove(&mut rest, &garbage).unwrap();
+        carry::steps(&mut rest, &[Step::Remove(At::root(TRASH))], true).unwrap();
+    }
+    carry::steps(&mut rest, &prepared.done, true).unwrap();
+    Run { change, rest }
+}
+
+/// Boots, types the same command again, and says what it left.
+fn again(disk: &State, variables: &[(&str, &str)], wanted: &ByPlace, name: &str) -> (Vec<String>, Device) {
+    let device = Device::new(disk);
+    device.set(variables);
+    let running = device.boot();
+    act(&device.site(&running), &wanted.verb, false).unwrap_or_else(|e| panic!("{name}: {e}"));
+    (device.order(), device)
+}
+
+fn objects(state: &State) -> Vec<&String> {
+    state.keys().filter(|k| k.starts_with("ostree/repo/objects/")).collect()
+}
+
+#[test]
+fn a_rollback_or_undeployment_that_was_cut_is_finished_by_the_same_command() {
+    let start = three_good_ones();
+    let (mut cuts, mut second) = (0, 0);
+    for wanted in by_place() {
+        for separate in [false, true] {
+            let device = Device::new(&start);
+            device.set(wanted.before);
+            let before = device.order();
+            let end: Vec<String> = wanted.end.iter().map(|i| before[*i].clone()).collect();
+            let first = run(&device, &wanted, separate, &|_| false);
+            let whole = first.rest.now.clone();
+            let mut check = |disk: &State, variables: &[(&str, &str)], name: &str| {
+                cuts += 1;
+                let (order, device) = again(disk, variables, &wanted, name);
+                assert_eq!(order, end, "{name}");
+                for variable in ["rollback", "upgrade_available", "bootcount"] {
+                    assert_eq!(device.variable(variable), "0", "{name}, {variable}");
+                }
+                let now = load(&device.root(), &|_| false);
+                assert_eq!(device.layout().unnamed, [], "{name}");
+                assert_eq!(objects(&now), objects(&whole), "{name}");
+                let left = |k: &&String| k.as_str() == intent::PATH || k.starts_with(TRASH);
+                assert_eq!(now.keys().find(left), None, "{name}");
+            };
+            let mut seen = BTreeSet::new();
+            let mut states = Vec::new();
+            first.change.cuts(|cut| {
+                if seen.insert(cut.linux.clone()) {
+                    let name = format!("{}, separate {separate}, cut {}", wanted.name, cut.name);
+                    check(&cut.linux, wanted.before, &name);
+                    states.push((cut.linux.clone(), name));
+                }
+            });
+            first.rest.cuts(|cut| {
+                // The last ones are done: whoever types it once more wants another one.
+                if cut.linux.contains_key(intent::PATH) && seen.insert(cut.linux.clone()) {
+                    check(
+                        &cut.linux,
+                        QUIET,
+                        &format!("{}, separate {separate}, end {}", wanted.name, cut.name),
+                    );
+                }
+            });
+            // The run that finishes is cut as well.
+            for (state, name) in states.iter().step_by(19) {
+                let device = Device::new(state);
+                device.set(wanted.before);
+                let model = run(&device, &wanted, separate, &|_| false).change;
+                let mut number = 0;
+                model.cuts(|cut| {
+                    number += 1;
+                    if number % 31 == 0 {
+                        second += 1;
+                        let name = format!("{name}, then {}", cut.name);
+                        assert_eq!(again(&cut.linux, wanted.before, &wanted, &name).0, end, "{name}");
+                    }
+                });
+            }
+        }
+    }
+    println!("commands by place, cut and run again: {cuts}, cut twice: {second}");
+    assert!(cuts > 700 && second > 200, "only {cuts} and {second}");
+}
+
+#[test]
+fn without_a_durable_intent_the_same_command_swaps_back() {
+    let start = three_good_ones();
+    let ends = |without: &dyn Fn(&Step) -> bool| {
+        let device = Device::new(&start);
+        device.set(QUIET);
+        let before = device.order();
+        let [wanted, ..] = by_place();
+        let mut orders = BTreeSet::new();
+        run(&device, &wanted, true, without).change.cuts(|cut| {
+            orders.insert(again(&cut.linux, QUIET, &wanted, &cut.name).0);
+        });
+        (orders, before)
+    };
+    let (good, before) = ends(&|_| false);
+    assert_eq!(good.len(), 1);
+    let (orders, _) = ends(&|step| matches!(step, Step::Write(at, _) if at.path == intent::PATH));
+    assert!(orders.contains(&before), "nobody missed it: {orders:?}");
+}
+
+#[test]
+fn a_command_that_came_to_its_end_is_a_new_one_the_next_time() {
+    let device = Device::new(&three_good_ones());
+    device.set(QUIET);
+    let before = device.order();
+    let now = |verb: &Verb| {
+        act(&device.site(&device.boot()), verb, false).unwrap();
+        // Memory cannot be frozen: a second change waits for a reboot, which the ledger would know of.
+        fs::remove_file(device.root().join("ostree/bootward/ledger")).unwrap();
+        device.order()
+    };
+    let rolled = now(&Verb::Rollback(None));
+    assert_eq!(rolled, [1, 0, 2].map(|i: usize| before[i].clone()));
+    assert_eq!(now(&Verb::Rollback(None)), before);
+    // An intent of another order means nothing.
+    let stale = intent::text("rollback", rolled.into_iter());
+    fs::write(device.root().join(intent::PATH), stale).unwrap();
+    assert_eq!(now(&Verb::Rollback(Some(2))), [2, 0, 1].map(|i: usize| before[i].clone()));
+    assert!(!device.root().join(intent::PATH).exists());
 }
