@@ -23,8 +23,9 @@ use crate::sys::files::{Disk, FilesError};
 use crate::sys::lock;
 use crate::sys::mount::make_writable;
 use crate::trial::act::{Site, save};
-use crate::trial::facts::{Past, UNFROZEN, read};
+use crate::trial::facts::{Environment, Past, UNFROZEN, read, staged};
 use crate::trial::rejected;
+use crate::trial::settle::Variables;
 
 use super::prepare::{Options, Prepared, prepare};
 use super::{Fault, carry as order, collect, init};
@@ -55,8 +56,8 @@ pub enum Error {
     Fault(Fault<FilesError>),
     /// A step of `init-fs` failed.
     Init(carry::Error<FilesError>),
-    /// The new deployment is the first one, but the bootloader's variables were not written.
-    NotSaved(String),
+    /// The bootloader's variables cannot be read or written.
+    Environment(String),
     /// The new deployment is the first one, but what it no longer needs was not removed.
     NotPruned(Fault<FilesError>),
 }
@@ -83,10 +84,7 @@ impl fmt::Display for Error {
             ),
             Error::Fault(e) => e.fmt(f),
             Error::Init(e) => e.fmt(f),
-            Error::NotSaved(e) => write!(
-                f,
-                "the new deployment is the first one to boot, but the bootloader's variables were not written: {e}"
-            ),
+            Error::Environment(e) => write!(f, "the bootloader's variables: {e}"),
             Error::NotPruned(e) => write!(f, "the new deployment is the first one to boot, but {e}"),
         }
     }
@@ -150,13 +148,23 @@ pub fn deploy_unsigned(
     let lock = std::env::var("OSTREE_SYSROOT_DEBUG").map_or(true, |v| !v.contains("mutable-deployments"));
     let progress = std::cell::RefCell::new(progress);
     let mut made = |count| (progress.borrow_mut())(Progress::Made(count));
+    let before = Environment::read(site).map_err(Error::Environment)?;
+    let variables = report.variables.clone();
     let mut check = |at: &At| {
         compare(site, &prepared, at, &mut |files, bytes| {
             (progress.borrow_mut())(Progress::Verified(files, bytes))
-        })
+        })?;
+        // Whatever boots from here on is counted. A cut before the swap has the old one counted until its next
+        // confirmation; after the swap it would leave a new one whose boots nobody counts.
+        save(site, &variables).map_err(Fault::Variables)
     };
-    let done =
-        order::carry(&mut disk, &layout, &prepared, lock, &mut made, &mut check).map_err(Error::Fault)?;
+    let carried = order::carry(&mut disk, &layout, &prepared, lock, &mut made, &mut check);
+    let done = carried.map_err(|fault| {
+        if !fault.swapped() && !variables.is_empty() {
+            take_back(site, &before);
+        }
+        Error::Fault(fault)
+    })?;
     if !done.frozen {
         warn!(
             "the boot filesystem cannot be frozen; a bootloader may see the old entries until the next boot"
@@ -173,7 +181,6 @@ pub fn deploy_unsigned(
         // systemd's ConditionNeedsUpdate=; a /var of its own hides the stateroot's.
         let _ = std::fs::remove_file("/var/.updated");
     }
-    save(site, &report.variables).map_err(Error::NotSaved)?;
     if !options.no_prune {
         let mut tell = |count| (progress.borrow_mut())(Progress::Pruning(count));
         report.pruned = prune(site, &mut disk, &mut tell)?;
@@ -212,7 +219,7 @@ fn decide(
     let mut options = options.clone();
     let device = |path: &std::path::Path| std::fs::metadata(path).ok().map(|m| device_of(&m));
     options.one_filesystem |= device(&site.sysroot).is_some() && device(&site.sysroot) == device(&site.boot);
-    options.staged |= std::path::Path::new("/run/ostree/staged-deployment").exists() && site.booted.is_some();
+    options.staged |= staged(site);
     let prepared = prepare(disk, &layout, commit, &options, &confirmed).map_err(Error::Fault)?;
     let plan =
         plan::with_new(&layout, &prepared.entry, &prepared.kept).map_err(|e| Error::Fault(e.into()))?;
@@ -227,11 +234,56 @@ fn decide(
             report.said.push(format!("removed: {} {}", entry.stateroot, entry.name()));
         }
     }
-    if options.trial && site.env_config.is_some() {
+    // A device without U-Boot has the ledger only.
+    if options.trial && site.env_config.as_deref().is_some_and(std::path::Path::exists) {
         let trial = [("upgrade_available", "1"), ("bootcount", "0"), ("rollback", "0")];
         report.variables = trial.map(|(name, value)| (name.to_string(), value.to_string())).into();
     }
     Ok((layout, prepared, report))
+}
+
+/// There is no new deployment, so that no trial begins: the variables become what they were.
+fn take_back(site: &Site, before: &Environment) {
+    let old = Variables {
+        rollback: Some(before.state.rollback.value().unwrap_or_default()),
+        upgrade_available: Some(before.state.upgrade_available.value().unwrap_or_default()),
+        bootcount: Some(before.state.bootcount.value().unwrap_or_default()),
+        recovery: false,
+    };
+    let changed = Environment::read(site).and_then(|now| save(site, &now.changes(&old)));
+    if let Err(e) = changed {
+        warn!("the bootloader's variables: {e}; the boots are counted until the next confirmation");
+    }
+}
+
+/// Whether a commit is among the deployments of a stateroot. Where it is the first to boot and was never tried, its boots
+/// are to be counted, which is seen to.
+///
+/// # Errors
+/// When the sysroot or the variables cannot be read, or those not be written.
+pub fn already(site: &Site, stateroot: &str, name: &Checksum) -> Result<bool, Error> {
+    let layout = read(site, false).map_err(Error::Survey)?;
+    let name = name.to_string();
+    let same = |e: &Entry| e.stateroot == stateroot && e.commit == name;
+    let Some((index, entry)) = layout.entries.iter().enumerate().find(|(_, e)| same(e)) else {
+        return Ok(false);
+    };
+    let history = Past::read(&site.sysroot).history(&entry.commit, entry.serial);
+    if index > 0 || entry.booted || history.confirmed || history.unconfirmed > 0 {
+        return Ok(true);
+    }
+    let trial = Variables {
+        rollback: Some(false),
+        upgrade_available: Some(true),
+        bootcount: Some(0),
+        ..Variables::default()
+    };
+    let changes = Environment::read(site).map_err(Error::Environment)?.changes(&trial);
+    if !changes.is_empty() {
+        save(site, &changes).map_err(Error::Environment)?;
+        warn!("nobody would have counted the boots of {name}: its trial begins now");
+    }
+    Ok(true)
 }
 
 fn device_of(metadata: &std::fs::Metadata) -> u64 {

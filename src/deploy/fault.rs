@@ -60,6 +60,8 @@ pub enum Fault<E> {
     Plan(plan::Refusal),
     /// A step of the plan failed.
     Carry(carry::Error<E>),
+    /// The bootloader's variables were not written, so that nobody would count the new one's boots.
+    Variables(String),
     /// Which objects are needed cannot be told, so that none is removed.
     Unknown(String),
 }
@@ -137,6 +139,10 @@ impl<E: fmt::Display> fmt::Display for Fault<E> {
             Fault::InTheWay(path) => write!(f, "something is in the way at {path}"),
             Fault::Plan(e) => e.fmt(f),
             Fault::Carry(e) => e.fmt(f),
+            Fault::Variables(why) => write!(
+                f,
+                "the bootloader's variables: {why}; the old configuration counts, nothing is lost"
+            ),
             Fault::Unknown(why) => write!(
                 f,
                 "no object was removed, because it cannot be told which ones are needed: {why}"

@@ -324,8 +324,7 @@ pub fn deploy(
     mut options: prepare::Options,
     progress: &mut dyn FnMut(act::Progress),
 ) -> Result<Option<act::Report>, Error> {
-    let path = format!("ostree/deploy/{}/deploy/{}.0", options.stateroot, found.name());
-    if Beneath::open(&site.sysroot).is_ok_and(|tree| tree.is_directory(&path)) {
+    if act::already(site, &options.stateroot, &found.name()).map_err(Error::Deploy)? {
         return Ok(None);
     }
     let reference = request.wanted.reference.as_deref().unwrap_or_default();

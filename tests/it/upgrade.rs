@@ -186,3 +186,97 @@ fn what_nobody_vouches_for_is_refused_and_changes_nothing() {
     }
     assert_eq!(device.healthy(), before);
 }
+
+impl Device {
+    /// A U-Boot environment of two copies, made by mkenvimage, and the arguments that name it.
+    fn environment(&self, variables: &[(&str, &str)]) -> [String; 2] {
+        let lines: String = variables.iter().map(|(n, v)| format!("{n}={v}\n")).collect();
+        fs::write(self.path("env.txt"), lines).unwrap();
+        let mut config = String::new();
+        for copy in ["env.a", "env.b"].map(|name| self.path(name)) {
+            let mut make = Command::new("mkenvimage");
+            make.args(["-r", "-s", "4096", "-o"]).arg(&copy).arg(self.path("env.txt"));
+            assert!(make.status().unwrap().success());
+            config += &format!("{} 0 0x1000\n", copy.display());
+        }
+        fs::write(self.path("fw_env.config"), config).unwrap();
+        ["--env-config".into(), text_of(&self.path("fw_env.config"))]
+    }
+
+    fn variable(&self, name: &str) -> String {
+        let config = self.path("fw_env.config");
+        let out = Command::new("fw_printenv").args(["-n", name, "-c"]).arg(config).output().unwrap();
+        text(&out.stdout).trim().into()
+    }
+
+    fn on_trial(&self) -> [String; 3] {
+        ["upgrade_available", "bootcount", "rollback"].map(|name| self.variable(name))
+    }
+
+    fn forget(&self) {
+        let _ = fs::remove_file(self.path("sysroot/ostree/bootward/ledger"));
+    }
+}
+
+#[test]
+fn an_upgrade_that_was_cut_is_finished_by_the_next_one_on_trial() {
+    let device = Device::new();
+    device.publish("1", &[]);
+    device.ok(&strs(&device.upgrade(&[])));
+    let second = device.publish("2", &[]);
+    let quiet = [("upgrade_available", "0"), ("bootcount", "4"), ("rollback", "0"), ("keep", "me")];
+    let environment = device.environment(&quiet);
+    let more: Vec<&str> = environment.iter().map(String::as_str).collect();
+    device.forget();
+    device.ok(&strs(&device.upgrade(&more)));
+    assert_eq!(device.on_trial(), ["1", "0", "0"]);
+    // Again: there is nothing to do, nor to write.
+    let copies = ["env.a", "env.b"].map(|name| fs::read(device.path(name)).unwrap());
+    assert!(device.ok(&strs(&device.upgrade(&more))).contains("deployed already"));
+    assert_eq!(["env.a", "env.b"].map(|name| fs::read(device.path(name)).unwrap()), copies);
+    // It is the first one, and nobody counts its boots: an environment that was lost and made anew.
+    device.environment(&quiet);
+    assert!(device.ok(&strs(&device.upgrade(&more))).contains("deployed already"));
+    assert_eq!(
+        (device.on_trial(), device.variable("keep")),
+        (["1", "0", "0"].map(String::from), "me".into())
+    );
+    // In its place, and the power went before it got an entry.
+    let sysroot = device.path("sysroot");
+    ostree(&["admin", "undeploy", "--sysroot", sysroot.to_str().unwrap(), "0"]);
+    device.forget();
+    let half = sysroot.join(format!("ostree/deploy/os/deploy/{second}.0"));
+    fs::create_dir_all(half.join("usr")).unwrap();
+    device.ok(&strs(&device.upgrade(&more)));
+    assert!(device.healthy().contains(&second) && half.join("etc").is_dir());
+}
+
+#[test]
+fn an_upgrade_that_fails_takes_its_trial_back() {
+    let device = Device::new();
+    device.publish("1", &[]);
+    device.ok(&strs(&device.upgrade(&[])));
+    device.publish("2", &[]);
+    let quiet = [("upgrade_available", "0"), ("bootcount", "4"), ("rollback", "0")];
+    let environment = device.environment(&quiet);
+    let more: Vec<&str> = environment.iter().map(String::as_str).collect();
+    device.forget();
+    // The kernel's directory cannot be made: something is in the way of it.
+    let boot = device.path("sysroot/boot/ostree");
+    fs::rename(&boot, device.path("kept")).unwrap();
+    fs::write(&boot, "in the way").unwrap();
+    device.refused(&strs(&device.upgrade(&more)));
+    assert_eq!(device.on_trial(), ["0", "4", "0"]);
+    fs::remove_file(&boot).unwrap();
+    fs::rename(device.path("kept"), &boot).unwrap();
+    // Nobody can be told to count: then there is no update either.
+    let before = device.healthy();
+    for copy in ["env.a", "env.b"] {
+        fs::write(device.path(copy), [0; 100]).unwrap();
+    }
+    device.refused(&strs(&device.upgrade(&more)));
+    assert_eq!(device.healthy(), before);
+    device.environment(&quiet);
+    device.ok(&strs(&device.upgrade(&more)));
+    assert_eq!(device.on_trial(), ["1", "0", "0"]);
+}
