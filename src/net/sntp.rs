@@ -3,8 +3,8 @@
 //! | offset | bytes | field of an answer |
 //! |---|---|---|
 //! | 0 | 1 | leap indicator (3: not synchronised), version, mode (4: a server) |
-//! | 1 | 1 | stratum: 1 to 15; 0: an order instead of the time (kiss of death), 16: not synchronised |
-//! | 12 | 4 | reference; with stratum 0 four letters, why |
+//! | 1 | 1 | stratum: 1 to 15; 0 or 16: not synchronised, or with 0 an order instead of the time (kiss of death) |
+//! | 12 | 4 | reference; of a kiss of death four letters, why |
 //! | 24 | 8 | originate: what our question had as its transmit time, word for word |
 //! | 32 | 8 | receive: when the question came |
 //! | 40 | 8 | transmit: when the answer went out; seconds since 1900, and a fraction of 2^32 |
@@ -52,8 +52,7 @@ impl fmt::Display for Fault {
             Fault::NotOurs => f.write_str("it answers somebody else"),
             Fault::Unsynchronised => f.write_str("the server has no time itself"),
             Fault::Kiss(why) => {
-                f.write_str("the server refuses us: ")?;
-                why.iter().filter(|b| b.is_ascii_alphanumeric()).try_for_each(|b| write!(f, "{}", *b as char))
+                write!(f, "the server refuses us: {}", core::str::from_utf8(why).unwrap_or_default())
             }
             Fault::Before(at) => write!(f, "its time, {at}, is before what is surely past"),
             Fault::After(at) => write!(f, "its time, {at}, is absurd"),
@@ -85,12 +84,13 @@ pub fn answer(bytes: &[u8], cookie: u64, trip: Duration, sure: u64) -> Result<Du
     if field::bytes(bytes, 24) != cookie.to_be_bytes() {
         return Err(Fault::NotOurs);
     }
-    if stratum == 0 {
-        return Err(Fault::Kiss(field::bytes(bytes, 12)));
+    let reference: [u8; 4] = field::bytes(bytes, 12);
+    if stratum == 0 && reference.iter().all(u8::is_ascii_uppercase) {
+        return Err(Fault::Kiss(reference));
     }
     let received = u64::from_be_bytes(field::bytes(bytes, 32));
     let sent = u64::from_be_bytes(field::bytes(bytes, 40));
-    if leap == 3 || stratum > 15 || received == 0 || sent == 0 {
+    if leap == 3 || !(1..=15).contains(&stratum) || received == 0 || sent == 0 {
         return Err(Fault::Unsynchronised);
     }
     // Seconds since 1900 have begun anew every 136 years: of the moments meant, the one next to what is past.
@@ -197,7 +197,7 @@ mod tests {
             assert_eq!(with(&|b| b[at] ^= 1), Err(Fault::NotOurs));
         }
         assert_eq!(with(&|b| b[0] = 0xe4), Err(Fault::Unsynchronised));
-        for stratum in [16, 17, 255] {
+        for stratum in [0, 16, 17, 255] {
             assert_eq!(with(&|b| b[1] = stratum), Err(Fault::Unsynchronised));
         }
         assert_eq!(with(&|b| b[32..40].fill(0)), Err(Fault::Unsynchronised));
@@ -207,6 +207,10 @@ mod tests {
             b[12..16].copy_from_slice(b"RATE");
         });
         assert_eq!(kiss, Err(Fault::Kiss(*b"RATE")));
-        assert_eq!(std::format!("{}", Fault::Kiss(*b"\x1b[2A")), "the server refuses us: 2A");
+        let terminal = with(&|b| {
+            b[1] = 0;
+            b[12..16].copy_from_slice(b"\x1b[2J");
+        });
+        assert_eq!(terminal, Err(Fault::Unsynchronised));
     }
 }

@@ -49,7 +49,6 @@ pub struct Lab {
     pub places: Places,
     pub directory: tempfile::TempDir,
     /// The other end's namespace.
-    #[allow(dead_code, reason = "as over_there")]
     other: File,
     _holder: Server,
     pid: String,
@@ -124,7 +123,6 @@ impl Lab {
     }
 
     /// Runs a body at the other end, in a thread of its own.
-    #[allow(dead_code, reason = "the scripted servers are next")]
     pub fn over_there<T: Send + 'static>(
         &self,
         body: impl FnOnce() -> T + Send + 'static,

@@ -1,6 +1,9 @@
 //! The network against real servers and scripted ones, each test in network namespaces of its own.
 
+mod dhcp;
 mod lab;
+mod names;
+mod time;
 
 use std::time::{Duration, Instant};
 
@@ -77,5 +80,134 @@ fn a_static_address_asks_nobody() {
         let settings = Settings { statics: vec![fixed, other], dns, ..short() };
         let up = lab.configure(&settings, &mut Notes::for_seconds(60)).unwrap();
         assert_eq!(up.to_string(), "dev0: 192.168.77.20/24 through 192.168.77.1, names from 192.168.77.1");
+    });
+}
+
+#[test]
+fn a_network_of_ipv6_alone() {
+    alone(|lab| {
+        lab.there("ip addr add fd00:77::1/64 dev srv0 nodad");
+        // DHCP is silent: dnsmasq has a range of IPv6 only.
+        let options = ["--enable-ra", "--dhcp-range=fd00:77::,ra-only,600", "--ra-param=srv0,4,600"];
+        let _server =
+            lab.dnsmasq(&[&options[..], &["--dhcp-option=option6:dns-server,[fd00:77::1]"]].concat());
+        let mut notes = Notes::for_seconds(60);
+        let settings = Settings { ipv6: true, dhcp: Duration::from_secs(30), ..short() };
+        let up = lab.configure(&settings, &mut notes).unwrap_or_else(|e| panic!("{e}: {:?}", notes.lines));
+        assert!(addresses(&up).iter().any(|a| a.starts_with("fd00:77:") && a.ends_with("/64")), "{up}");
+        assert!(up.gateways.iter().any(|gateway| gateway.to_string().starts_with("fe80::")), "{up}");
+        assert_eq!(up.dns, ["fd00:77::1".parse::<std::net::IpAddr>().unwrap()], "{up}");
+        assert!(lab.resolver().starts_with("nameserver fd00:77::1\n"), "{}", lab.resolver());
+        let server = "[fd00:77::1]:53".parse().unwrap();
+        assert!(std::net::TcpStream::connect_timeout(&server, Duration::from_secs(5)).is_ok());
+        // Without it, the interface stays without an address of its own.
+        bootward::net::take_down_in(&lab.places, "dev0");
+        assert!(matches!(lab.configure(&short(), &mut notes), Err(Error::NoAddress { .. })));
+        assert!(!ip("addr show dev dev0").contains("inet6"));
+    });
+}
+
+#[test]
+fn a_static_address_of_ipv6() {
+    alone(|lab| {
+        lab.there("ip addr add fd00:77::1/64 dev srv0 nodad");
+        let fixed = Static {
+            interface: String::new(),
+            address: Address::parse("fd00:77::20/64").unwrap(),
+            gateway: "fd00:77::1".parse().ok(),
+        };
+        let settings =
+            Settings { statics: vec![fixed], ipv6: true, dhcp: Duration::from_secs(20), ..short() };
+        let up = lab.configure(&settings, &mut Notes::for_seconds(60)).unwrap();
+        assert_eq!(addresses(&up), ["fd00:77::20/64"]);
+        assert!(ip("-6 route show default").contains("via fd00:77::1"));
+    });
+}
+
+#[test]
+fn the_second_interface_where_the_first_is_dead() {
+    alone(|lab| {
+        // Names in order: the dead one first.
+        lab.wire("dev-", "srv-");
+        lab.there("ip link set srv- down");
+        let _server = lab.dnsmasq(&[RANGE]);
+        let settings = Settings { carrier: Duration::from_secs(3), ..short() };
+        let found = bootward::net::link::wired_in(&lab.places, &settings);
+        assert_eq!(found, ["dev-", "dev0"]);
+        let mut notes = Notes::for_seconds(60);
+        let began = Instant::now();
+        let error = bootward::net::configure_in(&lab.places, &found[0], &settings, &mut notes).unwrap_err();
+        assert!(matches!(error, Error::NoCarrier { .. }), "{error}");
+        assert!((3..8).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert!(notes.has("dev-: waiting for a carrier"), "{:?}", notes.lines);
+        let up = bootward::net::configure_in(&lab.places, &found[1], &settings, &mut notes).unwrap();
+        assert_eq!(up.interface, "dev0");
+        let none = bootward::net::configure_in(&lab.places, "dev9", &settings, &mut notes).unwrap_err();
+        assert_eq!(none, Error::NoInterface("dev9".into()));
+    });
+}
+
+#[test]
+fn a_carrier_that_goes_and_comes() {
+    alone(|lab| {
+        let _server = lab.dnsmasq(&[RANGE]);
+        let settings = Settings { carrier: Duration::from_secs(2), ..short() };
+        let mut notes = Notes::for_seconds(90);
+        let mut up = lab.configure(&settings, &mut notes).unwrap();
+        lab.there("ip link set srv0 down");
+        let began = Instant::now();
+        let lost = loop {
+            match up.tend(&mut notes) {
+                Ok(()) => std::thread::sleep(Duration::from_millis(100)),
+                Err(error) => break error,
+            }
+            assert!(began.elapsed() < Duration::from_secs(20));
+        };
+        assert_eq!(lost, Error::Lost { interface: "dev0".into(), what: "its carrier" });
+        assert!(began.elapsed() >= Duration::from_secs(2));
+        // Back within the time, nothing is lost.
+        lab.there("ip link set srv0 up");
+        let mut up = lab.configure(&settings, &mut notes).unwrap();
+        lab.there("ip link set srv0 down");
+        up.tend(&mut notes).unwrap();
+        lab.there("ip link set srv0 up");
+        std::thread::sleep(Duration::from_millis(2500));
+        up.tend(&mut notes).unwrap();
+        // Its address is taken from it by somebody else.
+        ip("addr flush dev dev0");
+        let lost = up.tend(&mut notes).unwrap_err();
+        assert_eq!(lost, Error::Lost { interface: "dev0".into(), what: "its address" });
+        // The adapter is pulled.
+        ip("link delete dev0");
+        let lost = up.tend(&mut notes).unwrap_err();
+        assert_eq!(lost, Error::Lost { interface: "dev0".into(), what: "its hardware" });
+    });
+}
+
+#[test]
+fn whoever_waits_can_end_it() {
+    alone(|lab| {
+        let began = Instant::now();
+        let settings = Settings { dhcp: Duration::from_secs(60), ..short() };
+        assert_eq!(lab.configure(&settings, &mut Notes::for_seconds(1)).unwrap_err(), Error::Stopped);
+        lab.there("ip link set srv0 down");
+        let settings = Settings { carrier: Duration::from_secs(60), ..settings };
+        assert_eq!(lab.configure(&settings, &mut Notes::for_seconds(1)).unwrap_err(), Error::Stopped);
+        assert!(began.elapsed() < Duration::from_secs(10));
+    });
+}
+
+#[test]
+fn the_networks_name_servers_get_their_turn() {
+    alone(|lab| {
+        let _server = lab.dnsmasq(&[RANGE]);
+        let dns = vec!["192.168.77.250".parse().unwrap()];
+        let settings = Settings { dns, ..short() };
+        let mut up = lab.configure(&settings, &mut Notes::for_seconds(60)).unwrap();
+        assert!(lab.resolver().starts_with("nameserver 192.168.77.250\noptions"), "{}", lab.resolver());
+        assert_eq!(up.turn_names(), Ok(true));
+        assert!(lab.resolver().starts_with("nameserver 192.168.77.1\noptions"), "{}", lab.resolver());
+        assert_eq!(up.turn_names(), Ok(true));
+        assert!(lab.resolver().starts_with("nameserver 192.168.77.250\noptions"), "{}", lab.resolver());
     });
 }
