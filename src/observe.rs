@@ -5,8 +5,12 @@ use std::path::Path;
 use crate::cmdline::CommandLine;
 use crate::ledger::{DeploymentId, History, Kind, Limits, file};
 use crate::policy::{Attempts, BootState, Candidate, Facts, Reading, Request};
+#[cfg(feature = "recovery")]
+use crate::recovery::request::Asked;
 use crate::sysroot::{Deployment, Look, Machine, Named, Sysroot};
-use crate::uboot::store::{Condition, Store, boot_state, recovery_requested};
+#[cfg(feature = "recovery")]
+use crate::uboot::store::RECOVERY;
+use crate::uboot::store::{Condition, Loaded, Store, boot_state, recovery_requested};
 
 /// Where to look, and what is known before looking.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +109,7 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
     let request = if command_line.has("bootward.recovery") {
         Some(Request::CommandLine)
     } else {
-        environment.recovery.then_some(Request::Environment)
+        requested(environment.request, sources.sysroot)
     };
     let facts = Facts {
         request,
@@ -123,6 +127,30 @@ pub fn observe(sources: &Sources<'_>) -> Observation {
         loader: environment.writable && !second.loader_asked,
     };
     Observation { sysroot, facts, environment: environment.sentence, notes, power_lost: ended }
+}
+
+/// What the variable asks for.
+fn of_variable(loaded: &Loaded) -> Option<Request> {
+    #[cfg(feature = "recovery")]
+    if loaded.get(RECOVERY).and_then(Asked::of_variable) == Some(Asked::Drill) {
+        return Some(Request::Drill);
+    }
+    recovery_requested(loaded).then_some(Request::Environment)
+}
+
+/// Of the two places of a request the environment leads, and recovery comes before a drill.
+#[cfg(feature = "recovery")]
+fn requested(environment: Option<Request>, sysroot: &Path) -> Option<Request> {
+    let root = crate::recovery::ask::on_root(sysroot).map(|asked| match asked {
+        Asked::Recovery => Request::Root,
+        Asked::Drill => Request::Drill,
+    });
+    [environment, root].into_iter().flatten().min_by_key(|request| *request == Request::Drill)
+}
+
+#[cfg(not(feature = "recovery"))]
+fn requested(environment: Option<Request>, _: &Path) -> Option<Request> {
+    environment
 }
 
 /// What the ledger knows of each deployment, nothing where there is no ledger yet; and the deployment whose attempt ended
@@ -163,7 +191,7 @@ fn histories(
 #[derive(Debug, Default)]
 struct Environment {
     state: BootState,
-    recovery: bool,
+    request: Option<Request>,
     writable: bool,
     sentence: String,
     odd: bool,
@@ -187,7 +215,7 @@ impl Environment {
                 let refused = if writable { "" } else { "; it cannot be written, unlock its device" };
                 Environment {
                     state: boot_state(&loaded),
-                    recovery: recovery_requested(&loaded),
+                    request: of_variable(&loaded),
                     writable: writable && loaded.image().is_some(),
                     sentence: format!("{}{refused}", loaded.condition),
                     odd: loaded.condition != Condition::Good || !writable,

@@ -16,7 +16,9 @@ use crate::policy::Request;
 use crate::sys::beneath::Beneath;
 use crate::sysroot::{Deployment, Machine, init};
 use crate::uboot::env::Edit;
-use crate::uboot::store::{RECOVERY, Store};
+#[cfg(not(feature = "recovery"))]
+use crate::uboot::store::RECOVERY;
+use crate::uboot::store::Store;
 
 use super::{Boot, FIRMWARE, SYSROOT, root};
 
@@ -99,7 +101,19 @@ pub fn ask_loader(boot: &Boot) -> String {
     }
 }
 
+/// An operator's request in the environment or on the root holds once: it is taken away before recovery begins.
+#[cfg(feature = "recovery")]
+pub fn consume_request(boot: &Boot, observation: &Observation) {
+    let lasting = [None, Some(Request::CommandLine), Some(Request::Console)];
+    if !lasting.contains(&observation.facts.request)
+        && let Err(why) = super::request::consume(boot)
+    {
+        warn!("{why}");
+    }
+}
+
 /// An operator's request in the environment holds once: it is taken away before recovery begins.
+#[cfg(not(feature = "recovery"))]
 pub fn consume_request(boot: &Boot, observation: &Observation) {
     if observation.facts.request == Some(Request::Environment) {
         let edit = Edit { name: RECOVERY, value: None };
@@ -109,7 +123,8 @@ pub fn consume_request(boot: &Boot, observation: &Observation) {
     }
 }
 
-fn change_environment(boot: &Boot, edit: &Edit<'_>) -> Result<(), String> {
+/// Changes one variable of the bootloader's environment.
+pub fn change_environment(boot: &Boot, edit: &Edit<'_>) -> Result<(), String> {
     let config = Path::new(boot.config.env.as_str());
     let change = || {
         Store::open(config)

@@ -7,6 +7,8 @@ mod act;
 mod cause;
 mod early;
 mod kexec;
+#[cfg(feature = "recovery")]
+mod request;
 mod root;
 mod trust;
 mod watchdog;

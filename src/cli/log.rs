@@ -79,6 +79,12 @@ pub fn sentence(record: &Record) -> String {
         Kind::PowerLost => "the power went",
         Kind::CheckPassed => "health checks passed",
         Kind::CheckFailed => "health checks failed",
+        #[cfg(feature = "recovery")]
+        Kind::DrillBegan => "fire drill began",
+        #[cfg(feature = "recovery")]
+        Kind::DrillPassed => "fire drill passed",
+        #[cfg(feature = "recovery")]
+        Kind::DrillFailed => "fire drill failed",
         Kind::Unknown(_) => "something that a newer bootward wrote",
     };
     let mut line = format!("#{} {} {what}", record.sequence, civil(record.time));

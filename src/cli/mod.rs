@@ -10,11 +10,15 @@ pub mod deploy;
 pub mod env;
 pub mod log;
 pub mod options;
+#[cfg(all(feature = "recovery", feature = "publish"))]
+pub mod password;
 pub mod prepare_root;
 #[cfg(feature = "publish")]
 pub mod publish;
 #[cfg(feature = "recovery")]
 pub mod pull;
+#[cfg(feature = "recovery")]
+pub mod recover;
 #[cfg(feature = "recovery")]
 pub mod source;
 pub mod status;
@@ -62,12 +66,24 @@ const VERBS: &[Verb] = &[
     Verb { name: "pull", summary: "fetch a signed commit into the repository", run: pull::pull },
     #[cfg(all(feature = "recovery", feature = "trial"))]
     Verb { name: "upgrade", summary: "fetch a signed commit and deploy it on trial", run: pull::upgrade },
+    #[cfg(feature = "recovery")]
+    Verb {
+        name: "recover",
+        summary: "ask for recovery, or a drill of it, at the next boot",
+        run: recover::run,
+    },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     #[cfg(feature = "publish")]
     Verb { name: "keygen", summary: "make a pair of keys for signing commits", run: publish::keygen },
     #[cfg(feature = "publish")]
     Verb { name: "sign", summary: "sign a commit of a repository", run: publish::sign },
+    #[cfg(all(feature = "recovery", feature = "publish"))]
+    Verb {
+        name: "hash-password",
+        summary: "make the hash of a password for the recovery console",
+        run: password::hash_password,
+    },
     Verb {
         name: "prepare-root",
         summary: "make a deployment the root, as ostree-prepare-root does",

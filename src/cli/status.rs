@@ -93,7 +93,7 @@ pub fn status(arguments: &[String]) -> ExitCode {
     let second = observation.facts.state.rollback == Reading::Value(true);
     let entry = usize::from(second && observation.facts.candidates.len() > 1);
     observation.facts.named = (!observation.facts.candidates.is_empty()).then_some(entry);
-    show(&observation, booted(&observation.sysroot), options.has(JSON.name));
+    show(&observation, &place.sysroot, booted(&observation.sysroot), options.has(JSON.name));
     ExitCode::SUCCESS
 }
 
@@ -140,7 +140,7 @@ pub fn dry_run(arguments: &[String]) -> ExitCode {
         sources.release = &own;
         observation = observe(&sources);
     }
-    show(&observation, None, options.has(JSON.name));
+    show(&observation, &place.sysroot, None, options.has(JSON.name));
     match decide(&observation.facts).action {
         Action::Boot { .. } => ExitCode::SUCCESS,
         Action::Recovery => ExitCode::from(RECOVERY),
@@ -177,6 +177,8 @@ struct Report<'a> {
     boot_state: StateReport,
     environment: &'a str,
     decision: DecisionReport,
+    #[cfg(feature = "recovery")]
+    drill: Option<super::recover::DrillReport>,
     notes: &'a [String],
 }
 
@@ -218,15 +220,20 @@ struct DecisionReport {
     reason: String,
 }
 
-fn show(observation: &Observation, booted: Option<usize>, json: bool) {
+fn show(observation: &Observation, sysroot: &Path, booted: Option<usize>, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(&report(observation, booted)).unwrap_or_default());
+        println!("{}", serde_json::to_string(&report(observation, sysroot, booted)).unwrap_or_default());
     } else {
         print!("{}", text(observation, booted));
+        #[cfg(feature = "recovery")]
+        if let Some(last) = crate::recovery::drill::last(sysroot) {
+            println!("{last}");
+        }
     }
 }
 
-fn report(observation: &Observation, booted: Option<usize>) -> Report<'_> {
+#[cfg_attr(not(feature = "recovery"), expect(unused_variables, reason = "where the drills are told"))]
+fn report<'a>(observation: &'a Observation, sysroot: &Path, booted: Option<usize>) -> Report<'a> {
     let decision = decide(&observation.facts);
     let (action, index) = match decision.action {
         Action::Boot { index, .. } => ("boot", Some(index)),
@@ -256,6 +263,8 @@ fn report(observation: &Observation, booted: Option<usize>) -> Report<'_> {
             order: decision.order.iter().copied().collect(),
             reason: decision.to_string(),
         },
+        #[cfg(feature = "recovery")]
+        drill: crate::recovery::drill::last(sysroot).map(Into::into),
         notes: &observation.notes,
     }
 }

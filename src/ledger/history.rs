@@ -44,6 +44,8 @@ impl History {
             Kind::LoaderAsked => self.loader_asked = true,
             Kind::Failed | Kind::Skipped | Kind::Rejected | Kind::Recovery | Kind::Note | Kind::Changed => {}
             Kind::CheckPassed | Kind::CheckFailed | Kind::Unknown(_) => {}
+            #[cfg(feature = "recovery")]
+            Kind::DrillBegan | Kind::DrillPassed | Kind::DrillFailed => {}
         }
     }
 

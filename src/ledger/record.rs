@@ -55,12 +55,21 @@ pub enum Kind {
     CheckPassed,
     /// A required health check of a boot failed.
     CheckFailed,
+    /// A fire drill of recovery began.
+    #[cfg(feature = "recovery")]
+    DrillBegan,
+    /// It showed that recovery would work.
+    #[cfg(feature = "recovery")]
+    DrillPassed,
+    /// It showed that recovery would not.
+    #[cfg(feature = "recovery")]
+    DrillFailed,
     /// Something that a newer version wrote: after a rollback an older one reads the ledger. It keeps its place and
     /// counts for nothing.
     Unknown(u8),
 }
 
-const KINDS: [(Kind, u8, &str); 12] = [
+const KINDS: &[(Kind, u8, &str)] = &[
     (Kind::Attempt, 1, "attempt"),
     (Kind::Failed, 2, "failed"),
     (Kind::Skipped, 3, "skipped"),
@@ -73,6 +82,12 @@ const KINDS: [(Kind, u8, &str); 12] = [
     (Kind::PowerLost, 17, "power-lost"),
     (Kind::CheckPassed, 32, "check-passed"),
     (Kind::CheckFailed, 33, "check-failed"),
+    #[cfg(feature = "recovery")]
+    (Kind::DrillBegan, 48, "drill-began"),
+    #[cfg(feature = "recovery")]
+    (Kind::DrillPassed, 49, "drill-passed"),
+    #[cfg(feature = "recovery")]
+    (Kind::DrillFailed, 50, "drill-failed"),
 ];
 
 impl Kind {
@@ -251,7 +266,7 @@ mod tests {
     /// A ledger outlives the versions that write it.
     #[test]
     fn the_numbers_of_the_kinds_never_change() {
-        let told = KINDS.map(|(_, code, word)| (code, word));
+        let told: alloc::vec::Vec<_> = KINDS.iter().map(|(_, code, word)| (*code, *word)).collect();
         let golden = [
             (1, "attempt"),
             (2, "failed"),
@@ -265,6 +280,12 @@ mod tests {
             (17, "power-lost"),
             (32, "check-passed"),
             (33, "check-failed"),
+            #[cfg(feature = "recovery")]
+            (48, "drill-began"),
+            #[cfg(feature = "recovery")]
+            (49, "drill-passed"),
+            #[cfg(feature = "recovery")]
+            (50, "drill-failed"),
         ];
         assert_eq!(told, golden);
     }

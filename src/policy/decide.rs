@@ -175,6 +175,10 @@ impl fmt::Display for Request {
             Request::CommandLine => "the kernel command line asks for recovery",
             Request::Environment => "bootward_recovery is set in the bootloader's environment",
             Request::Console => "someone at the console asked for recovery",
+            #[cfg(feature = "recovery")]
+            Request::Root => "'bootward recover' asked for recovery",
+            #[cfg(feature = "recovery")]
+            Request::Drill => "a fire drill of recovery was asked for",
         })
     }
 }

@@ -90,6 +90,12 @@ pub enum Request {
     Environment,
     /// Someone at the console.
     Console,
+    /// `bootward recover`, where there is no environment: a file on the root.
+    #[cfg(feature = "recovery")]
+    Root,
+    /// A fire drill, by either way.
+    #[cfg(feature = "recovery")]
+    Drill,
 }
 
 /// Everything that the decision looks at.

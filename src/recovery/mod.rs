@@ -13,12 +13,18 @@ pub mod menu;
 #[cfg(feature = "recovery")]
 pub mod operator;
 #[cfg(feature = "recovery")]
+pub mod request;
+#[cfg(feature = "recovery")]
 pub mod settings;
 #[cfg(feature = "recovery")]
 pub mod status;
 
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod ask;
 #[cfg(not(target_os = "none"))]
 pub mod console;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod drill;
 #[cfg(not(target_os = "none"))]
 mod prompt;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]

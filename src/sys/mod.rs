@@ -15,6 +15,8 @@ pub mod process;
 #[cfg(any(feature = "publish", feature = "recovery"))]
 pub mod random;
 pub mod rehearse;
+#[cfg(feature = "recovery")]
+pub mod terminal;
 pub mod time;
 pub mod tree;
 pub mod trees;

@@ -18,33 +18,3 @@ pub fn descriptor(pid: u32) -> nix::Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for us, nobody else has it; it is close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
-
-/// Runs a shell on a terminal, as leader of a session to which the terminal belongs, so that Ctrl-C reaches what it runs.
-///
-/// # Errors
-/// When the terminal cannot be opened or the shell does not start.
-#[cfg(feature = "recovery")]
-pub fn shell(program: &std::path::Path, terminal: &std::path::Path) -> std::io::Result<std::process::Child> {
-    use std::os::unix::fs::OpenOptionsExt;
-    use std::os::unix::process::CommandExt;
-
-    // Without waiting for a carrier; reading from it is to wait.
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let line = std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(terminal)?;
-    nix::fcntl::fcntl(&line, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_RDWR))?;
-    let mut command = std::process::Command::new(program);
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("TERM", "vt100").current_dir("/");
-    command.stdin(line.try_clone()?).stdout(line.try_clone()?).stderr(line);
-    let lead = || {
-        // SAFETY: both take integers only and may be called between fork and exec. Without a controlling terminal
-        // (EPERM where another session has it) the shell works too, only without Ctrl-C.
-        unsafe {
-            libc::setsid();
-            libc::ioctl(0, libc::TIOCSCTTY, 0);
-        }
-        Ok(())
-    };
-    // SAFETY: the closure calls nothing but async-signal-safe functions.
-    unsafe { command.pre_exec(lead) };
-    command.spawn()
-}

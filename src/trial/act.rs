@@ -1,7 +1,7 @@
 //! Carries a verb out: verdicts, then deployments, then the bootloader's variables.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::warn;
@@ -151,16 +151,24 @@ pub fn record_change(site: &Site, prepared: &Prepared, frozen: bool) {
 /// When the environment cannot be opened or written.
 pub fn save(site: &Site, changes: &[(String, String)]) -> Result<(), String> {
     let Some(config) = site.env_config.as_deref().filter(|_| !changes.is_empty()) else { return Ok(()) };
+    let edit = |(name, value): &'_ (String, String)| (name.clone().into_bytes(), value.clone().into_bytes());
+    let changes: Vec<_> = changes.iter().map(edit).collect();
+    let edits: Vec<Edit<'_>> =
+        changes.iter().map(|(name, value)| Edit { name, value: Some(value) }).collect();
+    change(config, &edits)
+}
+
+/// Changes the bootloader's variables, all of them in one write.
+///
+/// # Errors
+/// When the environment cannot be opened or written.
+pub fn change(config: &Path, edits: &[Edit<'_>]) -> Result<(), String> {
     let _lock = crate::uboot::store::lock();
     let mut store = Store::open(config).map_err(|e| e.to_string())?;
     if !store.survives_cuts() {
         warn!("the environment has a single copy: a power cut during this write loses it");
     }
-    let edit = |(name, value): &'_ (String, String)| (name.clone().into_bytes(), value.clone().into_bytes());
-    let changes: Vec<_> = changes.iter().map(edit).collect();
-    let edits: Vec<Edit<'_>> =
-        changes.iter().map(|(name, value)| Edit { name, value: Some(value) }).collect();
-    store.save(&edits).map_err(|e| e.to_string())
+    store.save(edits).map_err(|e| e.to_string())
 }
 
 /// What earlier boots left behind goes now that this one is known to be good.

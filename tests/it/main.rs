@@ -6,6 +6,7 @@ mod arrange;
 mod block;
 mod bootc;
 mod cli;
+mod console;
 mod delta;
 mod deploy;
 mod docs;
@@ -23,6 +24,7 @@ mod pair;
 mod prepare;
 mod publish;
 mod pull;
+mod recover;
 mod server;
 mod service;
 #[path = "../common/shelf.rs"]

@@ -15,6 +15,7 @@ mod pair;
 mod policy_device;
 mod policy_table;
 mod pull;
+mod recover;
 #[path = "../common/shelf.rs"]
 mod shelf;
 mod tree;

@@ -17,8 +17,14 @@ use bootward::policy::{
 
 const FLAGS: [Reading<bool>; 4] =
     [Reading::Absent, Reading::Corrupt, Reading::Value(false), Reading::Value(true)];
-const REQUESTS: [Option<Request>; 4] =
-    [None, Some(Request::CommandLine), Some(Request::Environment), Some(Request::Console)];
+const REQUESTS: [Option<Request>; 6] = [
+    None,
+    Some(Request::CommandLine),
+    Some(Request::Environment),
+    Some(Request::Console),
+    Some(Request::Root),
+    Some(Request::Drill),
+];
 const KERNELS: [Kernel; 3] = [Kernel::Running, Kernel::OtherWithModules, Kernel::OtherWithoutModules];
 /// A limit of none, the smallest, an ordinary one, the largest.
 const LIMITS: [u32; 4] = [0, 1, 3, u32::MAX];

@@ -16,7 +16,7 @@ use super::secret::Secret;
 use super::session::{Access, Effect, Manner, Session};
 use super::terminal::Terminal;
 use crate::recovery::status::Wish;
-use crate::sys::process;
+use crate::sys::terminal::shell;
 
 /// Lines of the kernel's log that are shown, the last ones.
 const LOG_LINES: usize = 500;
@@ -163,7 +163,7 @@ impl Desk {
         }
         out.clear();
         log::warn!("someone at the console runs {}", self.settings.shell.display());
-        match process::shell(&self.settings.shell, &self.settings.console) {
+        match shell(&self.settings.shell, &self.settings.console) {
             Ok(child) => self.shell = Some(child),
             Err(e) => {
                 log::error!("{}: {e}", self.settings.shell.display());

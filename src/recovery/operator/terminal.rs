@@ -17,6 +17,8 @@ use nix::sys::termios::{
     ControlFlags, FlushArg, LocalFlags, SetArg, Termios, cfmakeraw, tcflush, tcgetattr, tcsetattr,
 };
 
+use crate::sys::terminal::unsent;
+
 /// Bytes that wait for a line that does not move: two screens.
 pub const QUEUE_MAX: usize = 4096;
 /// Bytes that are read at a time.
@@ -193,8 +195,14 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
+            let end = Instant::now() + LAST_WORDS;
+            while unsent(&self.file) > 0 && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             // The last one to close a line waits half a minute for what was not sent.
-            let _ = tcflush(&self.file, FlushArg::TCOFLUSH);
+            if unsent(&self.file) > 0 {
+                let _ = tcflush(&self.file, FlushArg::TCOFLUSH);
+            }
             let _ = tcsetattr(&self.file, SetArg::TCSANOW, before);
         }
     }
