@@ -75,9 +75,9 @@ const TIMEOUT: Known = Known { name: "--timeout", value: true };
 
 /// Runs the verb.
 pub fn run(arguments: &[String]) -> ExitCode {
-    let mut known = vec![ALL, LEVEL, KEYS, TIMEOUT, JSON, SYSROOT, BOOT];
+    let known = [ALL, LEVEL, KEYS, TIMEOUT, JSON, SYSROOT, BOOT];
     #[cfg(feature = "recovery")]
-    known.extend(super::mend::OPTIONS);
+    let known = [&known[..], &super::mend::OPTIONS].concat();
     let options = match Options::read(arguments, &known, HELP) {
         Ok(options) => options,
         Err(code) => return code,

@@ -45,7 +45,8 @@ pub fn mend<F: Trees>(
     flaws: &BTreeSet<(Flaw, String)>,
     lock: bool,
 ) -> Result<u64, Fault<F::Error>> {
-    if flaws.is_empty() {
+    let left = files.node(&At::root(MAKING)).map_err(Fault::Files)?.is_some();
+    if flaws.is_empty() && !left {
         return Ok(0);
     }
     let mut objects = Objects::open(files)?;

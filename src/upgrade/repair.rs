@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::arrange::plan::MAKING;
 use crate::deploy::mend::{Flaw, mend};
 use crate::fetch::{self, AnyChannel, Stop, Transport, Url};
 use crate::ostree::verify::{BootFault, Check, EntryFault, Fault, Faults, Level, Report, verify};
@@ -160,10 +161,12 @@ fn files(
     stop: &Stop,
 ) -> Result<u64, Error> {
     let flaws: BTreeSet<(Flaw, String)> = report.faults.iter().filter_map(flaw).collect();
-    if flaws.is_empty() {
+    let site = mending.site;
+    // What a power cut left of an earlier repair.
+    let left = site.sysroot.join(MAKING).exists();
+    if flaws.is_empty() && !left {
         return Ok(0);
     }
-    let site = mending.site;
     let _lock = locked(stop, mending.patience, |patience| lock::sysroot(&site.sysroot, patience))?;
     let (data, _) = crate::deploy::act::commit(site, name).map_err(Error::Deploy)?;
     let commit = Commit::parse(data).map_err(|why| Error::Name(format!("{name}: {why}")))?;

@@ -16,6 +16,7 @@ mod policy_device;
 mod policy_table;
 mod pull;
 mod recover;
+mod repair;
 #[path = "../common/shelf.rs"]
 mod shelf;
 mod tree;
