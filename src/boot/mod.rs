@@ -8,6 +8,8 @@ mod cause;
 mod early;
 mod kexec;
 #[cfg(feature = "recovery")]
+mod recover;
+#[cfg(feature = "recovery")]
 mod request;
 mod root;
 mod trust;
@@ -53,6 +55,9 @@ struct Boot {
     cause: Cause,
     /// Another kernel may be started from this one.
     kexec: bool,
+    /// What recovery did in this boot.
+    #[cfg(feature = "recovery")]
+    recovered: recover::Done,
 }
 
 /// Boots the device. Never returns.
@@ -72,7 +77,7 @@ pub fn run() -> ExitCode {
         match boot.once() {
             Outcome::Reboot => act::restart(),
             Outcome::PowerOff => act::power_off(),
-            Outcome::Retry | Outcome::Boot(_) => {}
+            _ => {}
         }
     }
 }
@@ -91,6 +96,8 @@ impl Boot {
             diary: Diary::new(),
             cause: Cause::Unknown,
             kexec: false,
+            #[cfg(feature = "recovery")]
+            recovered: recover::Done::default(),
         };
         info!("version {} for {}, kernel {}", env!("CARGO_PKG_VERSION"), Machine::native(), boot.release);
         boot.arm_watchdog(false);
@@ -129,13 +136,15 @@ impl Boot {
     fn once(&mut self) -> Outcome {
         if let Err(reason) = root::mount(self) {
             error!("{reason}");
-            return self.recover(Story { reason, ..Story::default() }, None);
+            return self.recover(Story { reason, ..Story::default() }, None, &[]);
         }
         let mut failed: Vec<(usize, String)> = Vec::new();
         let mut wanted = None;
         loop {
             self.alive();
             let mut observation = self.observe();
+            #[cfg(feature = "recovery")]
+            self.recovered.content(&mut observation.facts);
             for (index, _) in &failed {
                 if let Some(candidate) = observation.facts.candidates.get_mut(*index) {
                     candidate.bootable = false;
@@ -147,6 +156,10 @@ impl Boot {
                 decision.rule = Rule::Chosen;
             }
             self.tell(&observation, &decision);
+            #[cfg(feature = "recovery")]
+            if self.recovered.needs_loader(&decision) {
+                return Outcome::Reboot;
+            }
             if let Action::Boot { index, via } = decision.action {
                 let why = self.boot(&observation, &decision, index, via);
                 if via == Via::Kexec && !self.kexec {
@@ -159,7 +172,7 @@ impl Boot {
                 continue;
             }
             let story = story(&observation, &decision, &failed);
-            let recovery = match self.recover(story, Some(&observation)) {
+            let recovery = match self.recover(story, Some(&observation), &failed) {
                 Outcome::Boot(index) => {
                     failed.retain(|f| f.0 != index);
                     wanted = Some(index);
@@ -261,7 +274,12 @@ impl Boot {
         why
     }
 
-    fn recover(&mut self, story: Story, observation: Option<&Observation>) -> Outcome {
+    fn recover(
+        &mut self,
+        story: Story,
+        observation: Option<&Observation>,
+        failed: &[(usize, String)],
+    ) -> Outcome {
         self.diary.note(Kind::Recovery, None, &story.reason);
         if let Some(observation) = observation {
             self.diary.write(Path::new(SYSROOT));
@@ -273,7 +291,19 @@ impl Boot {
             reboot_after: self.config.recovery_reboot_after,
             heartbeat: HEARTBEAT,
         };
-        recovery::run(&story, &settings, || self.alive(), |line| act::print_ledger(Path::new(SYSROOT), line))
+        let history = |line: &mut dyn FnMut(&str)| act::print_ledger(Path::new(SYSROOT), line);
+        #[cfg(feature = "recovery")]
+        {
+            let task = recover::task(self, observation, failed);
+            let outcome = recovery::run(&story, &settings, task, || self.alive(), history);
+            self.recovered.note(outcome, observation.is_some());
+            outcome
+        }
+        #[cfg(not(feature = "recovery"))]
+        {
+            let _ = failed;
+            recovery::run(&story, &settings, || self.alive(), history)
+        }
     }
 }
 

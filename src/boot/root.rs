@@ -43,6 +43,18 @@ pub fn mount(boot: &mut Boot) -> Result<(), String> {
     Ok(())
 }
 
+/// How the root is named and mounted, for recovery.
+#[cfg(feature = "recovery")]
+pub fn named(boot: &Boot) -> crate::recovery::mend::Named {
+    let command_line = CommandLine::parse(&boot.command_line);
+    let or = |name: &str, own: &str| command_line.value(name).unwrap_or(own).to_string();
+    crate::recovery::mend::Named {
+        device: text(&command_line, boot.config.root_device.as_str()).into(),
+        fstype: or("rootfstype", &boot.config.root_fstype),
+        flags: or("rootflags", &boot.config.root_flags),
+    }
+}
+
 /// Mounts a partition that the configuration names beside the root, read-only.
 fn mount_beside(boot: &mut Boot, name: &str, device: &str, fstype: &str, target: &str) {
     if device.is_empty() {
@@ -75,9 +87,12 @@ pub fn unmount_beside() {
 
 /// `ostree_root=`, else `root=`, else the configuration's; a ram disk is no root.
 fn spec(command_line: &CommandLine<'_>, default: &str) -> Result<RootSpec, SpecError> {
+    RootSpec::parse(text(command_line, default))
+}
+
+fn text<'a>(command_line: &CommandLine<'a>, default: &'a str) -> &'a str {
     let given = [command_line.value("ostree_root"), command_line.value("root"), Some(default)];
-    let text = given.into_iter().flatten().find(|t| !t.is_empty() && !t.starts_with("/dev/ram"));
-    RootSpec::parse(text.unwrap_or(""))
+    given.into_iter().flatten().find(|t| !t.is_empty() && !t.starts_with("/dev/ram")).unwrap_or("")
 }
 
 fn mount_one(boot: &mut Boot, spec: &RootSpec, target: &Path, options: &Options<'_>) -> Result<(), String> {

@@ -8,7 +8,9 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use crate::arrange::plan::Step;
 use crate::fetch::Backoff;
+use crate::storage::{At, Volume};
 
 /// Where it is kept, on the physical root.
 pub const PATH: &str = "ostree/bootward/recovery";
@@ -129,6 +131,26 @@ pub fn wait(backoff: Backoff, failures: u32, asked: Option<u64>, random: u32) ->
 
 /// Between two rounds there is always this.
 pub const LEAST: Duration = Duration::from_secs(1);
+
+/// Writes it down on the root, durably: a power cut leaves the old one or the new one.
+///
+/// # Errors
+/// When the root cannot be written.
+#[cfg(not(target_os = "none"))]
+pub fn keep(sysroot: &std::path::Path, budget: &Budget) -> Result<(), String> {
+    use crate::sys::files::Disk;
+    let mut disk = Disk::open(sysroot, sysroot).map_err(|e| e.to_string())?;
+    crate::arrange::carry::steps(&mut disk, &steps(budget), false).map(drop).map_err(|e| e.to_string())
+}
+
+/// The steps of that.
+pub fn steps(budget: &Budget) -> [Step; 3] {
+    [
+        Step::Directory(At::root("ostree/bootward"), 0o700),
+        Step::Write(At::root(PATH), budget.emit()),
+        Step::Sync(Volume::Root),
+    ]
+}
 
 #[cfg(test)]
 mod tests {

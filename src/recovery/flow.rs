@@ -116,8 +116,10 @@ pub struct Plan {
     pub network: bool,
     /// The steps of the waits between rounds.
     pub backoff: Backoff,
-    /// The first round comes after up to this.
+    /// The servers are first asked after up to this.
     pub spread: Duration,
+    /// So often something was brought in this boot that did not boot: then there is a wait before the first round too.
+    pub again: u32,
     /// What a day has.
     pub caps: Caps,
 }
@@ -196,6 +198,9 @@ impl Flow {
             self.begin(Some(want));
         } else if self.first {
             self.begin(None);
+            if self.plan.again > 0 {
+                return Step::Wait(wait(self.plan.backoff, self.plan.again, None, random));
+            }
             // What is on the device harms no server: only what comes after it is spread.
             let spread = Backoff { first: self.plan.spread, longest: self.plan.spread };
             let wait = spread.wait(1, random);

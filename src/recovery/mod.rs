@@ -25,11 +25,29 @@ pub mod ask;
 pub mod console;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod drill;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod fetch;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod identity;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod medium;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub mod mend;
 #[cfg(not(target_os = "none"))]
 mod prompt;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod run;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod shared;
 pub mod story;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod wireless;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod worker;
 
+#[cfg(all(not(feature = "recovery"), not(target_os = "none")))]
+pub use prompt::run;
 #[cfg(not(target_os = "none"))]
-pub use prompt::{Outcome, Settings, run};
+pub use prompt::{Outcome, Settings};
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
+pub use {run::run, worker::Task};

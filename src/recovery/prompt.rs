@@ -14,6 +14,9 @@ pub enum Outcome {
     Boot(usize),
     /// Look at everything again, from the root device on.
     Retry,
+    /// A fresh or mended deployment is there: the same, and whatever asked for recovery is content.
+    #[cfg(feature = "recovery")]
+    Recovered,
     /// Restart the device.
     Reboot,
     /// Switch it off.

@@ -309,7 +309,8 @@ impl Take for Taking<'_> {
     }
 
     fn skipped(&mut self, section: &str) {
-        self.settings.unclear |= section == "recovery";
+        // Whatever stands below a wrong header may have belonged to it.
+        self.settings.unclear |= matches!(section, "recovery" | "?");
     }
 
     fn cut(&mut self) {

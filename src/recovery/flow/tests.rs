@@ -17,6 +17,7 @@ fn plan(bits: u32) -> Plan {
         network: bits & 16 != 0,
         backoff: BACKOFF,
         spread: Duration::from_secs(5),
+        again: 0,
         caps: Caps::default(),
     }
 }
@@ -191,6 +192,15 @@ fn a_spent_day_leaves_the_servers_alone_and_not_the_sticks() {
     let mut flow = Flow::new(Plan { caps, ..plan(1 + 16) }, Budget { since: NOW, ..Budget::default() });
     let waits = hopeless(&mut flow, 4, 0);
     assert!(waits.iter().any(|w| w.as_secs() > 80_000), "{waits:?}");
+}
+
+#[test]
+fn what_was_brought_and_did_not_boot_is_not_brought_again_at_once() {
+    let mut flow =
+        Flow::new(Plan { again: 3, ..plan(1 + 8 + 16) }, Budget { since: NOW, ..Budget::default() });
+    assert_eq!(flow.next(NOW, u32::MAX), Step::Wait(Duration::from_secs(40)));
+    flow.came(Came::Done);
+    assert_eq!(flow.next(NOW, u32::MAX), Step::Local);
 }
 
 #[test]
