@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod arrange;
+mod budget;
 mod deploy;
 mod disk;
 mod env;
@@ -16,7 +17,6 @@ mod policy_device;
 mod policy_table;
 mod pull;
 mod recover;
-mod repair;
 #[path = "../common/shelf.rs"]
 mod shelf;
 mod tree;

@@ -131,6 +131,31 @@ fn the_environment_in_flash_is_shared_with_fw_setenv() {
     happens(lab::flash::play());
 }
 
+/// Nothing boots, nobody is there, and the device heals itself.
+mod recovery {
+    use super::{happens, lab::recovery};
+
+    #[test]
+    fn over_ethernet() {
+        happens(recovery::over_ethernet());
+    }
+
+    #[test]
+    fn from_usb() {
+        happens(recovery::from_usb());
+    }
+
+    #[test]
+    fn from_nothing() {
+        happens(recovery::from_nothing());
+    }
+
+    #[test]
+    fn power_cuts() {
+        happens(recovery::power_cuts());
+    }
+}
+
 /// Through real U-Boot, from power on.
 mod uboot {
     use super::{all_play, lab::board::Uboot, lab::trials};

@@ -20,6 +20,7 @@ pub mod guardian;
 pub mod hardware;
 pub mod kexec;
 pub mod keys;
+pub mod recovery;
 pub mod scenes;
 pub mod state_cuts;
 pub mod tools;
@@ -27,5 +28,6 @@ pub mod trials;
 pub mod trust;
 pub mod verity;
 pub mod vm;
+pub mod web;
 
 pub use fault::{Fault, Outcome};

@@ -253,6 +253,14 @@ impl Vm {
         if status.success() { Ok(()) } else { Err(self.failure(&format!("qemu: {status}"))) }
     }
 
+    /// Whether this was printed after what was matched before, as far as it came up to now.
+    pub fn has(&mut self, pattern: &str) -> bool {
+        while let Ok(part) = self.console.try_recv() {
+            self.text.push_str(&String::from_utf8_lossy(&part));
+        }
+        self.text.get(self.seen..).unwrap_or_default().contains(pattern)
+    }
+
     /// Everything that was printed so far, matched or not.
     pub fn transcript(&self) -> &str {
         &self.text
