@@ -60,9 +60,7 @@ pub fn configure_in(
     if settled.is_err() {
         let _ = flush(&mut up.kernel, up.link.index, false);
     }
-    settled?;
-    watch.tell(&up.to_string());
-    Ok(up)
+    settled.map(|()| up)
 }
 
 /// Sets what the kernel does with IPv6 by itself; without IPv6 in it there is nothing to set.

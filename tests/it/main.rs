@@ -25,7 +25,6 @@ mod prepare;
 mod publish;
 mod pull;
 mod recover;
-mod repair;
 mod server;
 mod service;
 #[path = "../common/shelf.rs"]

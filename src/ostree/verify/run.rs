@@ -14,19 +14,6 @@ use super::{BootFiles, Fault, KeysFault, Level, boot, walk};
 
 /// More faults than this are counted only.
 pub const MAX_FAULTS: usize = 100;
-/// Where all are wanted, more than this are counted only: some 100 bytes each.
-pub const MAX_ALL: usize = 200_000;
-
-/// Which faults are of interest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Faults {
-    /// One is enough: the check ends there.
-    First,
-    /// All are counted, the first [`MAX_FAULTS`] told.
-    Counted,
-    /// All are told, up to [`MAX_ALL`].
-    All,
-}
 
 /// What is checked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +34,8 @@ pub struct Check<'a> {
     pub keys: Option<&'a Keys>,
     /// The time that it may take; `None` for as long as it takes.
     pub budget: Option<Duration>,
-    /// Which faults are of interest.
-    pub faults: Faults,
+    /// Whether to go on after a fault, to find them all.
+    pub every_fault: bool,
 }
 
 /// How far it has come.
@@ -73,7 +60,7 @@ impl Progress {
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// The first faults, as many as [`Faults`] says; none when the deployment is what its commit says.
+    /// The first faults, at most [`MAX_FAULTS`]; none when the deployment is what its commit says.
     pub faults: Vec<Fault>,
     /// How many faults there are.
     pub count: u64,
@@ -114,11 +101,10 @@ impl State<'_> {
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Over> {
         let last = fault == Fault::Timeout;
         self.count += 1;
-        let most = if self.check.faults == Faults::All { MAX_ALL } else { MAX_FAULTS };
-        if self.faults.len() < most {
+        if self.faults.len() < MAX_FAULTS {
             self.faults.push(fault);
         }
-        if last || self.check.faults == Faults::First { Err(Over) } else { Ok(()) }
+        if last || !self.check.every_fault { Err(Over) } else { Ok(()) }
     }
 
     /// Says that it goes on, once in a while, and looks at the clock.

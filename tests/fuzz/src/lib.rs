@@ -4,6 +4,7 @@
 mod boot;
 mod device;
 mod fetched;
+mod net;
 mod ostree;
 mod text;
 
@@ -11,13 +12,14 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `corpus/NAME` holds each one's inputs.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("admit", ostree::admit),
     ("bls", boot::bls),
     ("cmdline", text::cmdline),
     ("config", text::config),
     ("delta", fetched::delta),
     ("delta_part", fetched::delta_part),
+    ("dhcp", net::dhcp),
     ("env", boot::env),
     ("filez", fetched::filez),
     ("fw_env_config", boot::fw_env_config),
@@ -27,6 +29,8 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("ledger_record", device::ledger_record),
     ("ostree", ostree::ostree),
     ("partition", device::partition),
+    ("ra", net::ra),
+    ("sntp", net::sntp),
     ("summary", fetched::summary),
     ("superblock", device::superblock),
 ];
