@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use crate::cmdline::CommandLine;
 use crate::mounts::plan::Plan;
-use crate::ostree::verify::{Check, Fault, KeysFault, Level, keys, verify};
+use crate::ostree::verify::{Check, Fault, Faults, KeysFault, Level, keys, verify};
 use crate::sys::beneath::Beneath;
 use crate::sysroot::Deployment;
 
@@ -80,7 +80,7 @@ pub fn verify_deployment(boot: &mut Boot, deployment: &Deployment) -> Result<(),
         level,
         keys: keys.as_ref(),
         budget: (seconds > 0).then(|| Duration::from_secs(u64::from(seconds))),
-        every_fault: false,
+        faults: Faults::First,
     };
     let mut told = Instant::now();
     let report = verify(&check, &mut |progress| {

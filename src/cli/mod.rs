@@ -9,6 +9,8 @@ pub mod check;
 pub mod deploy;
 pub mod env;
 pub mod log;
+#[cfg(feature = "recovery")]
+pub mod mend;
 pub mod options;
 #[cfg(all(feature = "recovery", feature = "publish"))]
 pub mod password;

@@ -78,6 +78,19 @@ impl Options {
     }
 }
 
+/// The value of an option that takes a number from 1 to `most`.
+///
+/// # Errors
+/// The exit code with which to end.
+#[cfg(feature = "recovery")]
+pub fn number(options: &Options, name: &str, default: usize, most: usize) -> Result<usize, ExitCode> {
+    match options.value(name).map(str::parse) {
+        None => Ok(default),
+        Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(usage(&format!("{name} takes a number from 1 to {most}"))),
+    }
+}
+
 /// For whom it is told how far something is, and what came of it.
 #[cfg(feature = "verify")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

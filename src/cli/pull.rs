@@ -16,7 +16,7 @@ use crate::pull::{self, Progress, Wanted};
 use crate::repo::refs;
 use crate::upgrade::{self, Found, Request};
 
-use super::options::{Known, Options, Show, usage};
+use super::options::{Known, Options, Show, number, usage};
 use super::source;
 
 const PULL: &str = "\
@@ -150,14 +150,6 @@ pub fn upgrade(arguments: &[String]) -> ExitCode {
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
-fn number(options: &Options, name: &str, default: usize, most: usize) -> Result<usize, ExitCode> {
-    match options.value(name).map(str::parse) {
-        None => Ok(default),
-        Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
-        Some(_) => Err(usage(&format!("{name} takes a number from 1 to {most}"))),
-    }
-}
-
 /// The trusted keys.
 fn keys(options: &Options) -> Result<Keys, ExitCode> {
     let threshold = number(options, "--threshold", 1, crate::ostree::sign::MAX_KEYS)?;
@@ -187,9 +179,9 @@ fn request<'a>(options: &'a Options, sysroot: &'a Path, keys: &'a Keys) -> Resul
         reference: Some(reference.into()),
         commit: commit.flatten(),
     };
-    let sources = source::urls(options, sysroot, remote)?;
+    let sources = source::urls(options, sysroot, remote).map_err(|e| failed(&e))?;
     Ok(Request {
-        transport: source::transport(options)?,
+        transport: source::transport(options).map_err(|e| failed(&e))?,
         compatible: options.value("--compatible"),
         unbound: options.has("--unbound"),
         downgrade: options.has("--downgrade"),
@@ -234,7 +226,7 @@ enum Line {
 
 impl Show {
     /// Tells how far it is; the time left is a guess by the objects once all are known.
-    fn pulling(self) -> impl FnMut(&Progress) {
+    pub(super) fn pulling(self) -> impl FnMut(&Progress) {
         let began = Instant::now();
         move |progress| {
             let seconds = began.elapsed().as_secs_f32();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::ostree::Keys;
-use crate::ostree::verify::{Check, Level, Progress, Report, keys, measure, verify};
+use crate::ostree::verify::{Check, Faults, Level, Progress, Report, keys, measure, verify};
 use crate::sys::beneath::Beneath;
 use crate::sysroot::{Deployment, Look, Machine, Sysroot};
 
@@ -18,10 +18,12 @@ use super::status::{BOOT, JSON, Place, SYSROOT, booted};
 const HELP: &str = "\
 Usage: bootward verify [DEPLOYMENT ... | --all] [--level LEVEL] [--keys FILE]
                        [--timeout SECONDS] [--json] [--sysroot DIR] [--boot DIR]
+       bootward verify --repair [DEPLOYMENT ... | --all] [--url URL ...] [...]
 
 Holds deployments against their commits, as the guardian does before a boot with
 [verify] in its configuration, and lists what differs, the first 100 things.
-/etc and /var are the device's own and are not looked at. Changes nothing.
+/etc and /var are the device's own and are not looked at. Changes nothing but
+with --repair.
 
   DEPLOYMENT         its number in 'bootward status', or the first four or more
                      digits of its commit, with .SERIAL where two have the same
@@ -34,10 +36,27 @@ Holds deployments against their commits, as the guardian does before a boot with
                      be signed by one of them (default: no signature is needed)
   --timeout SECONDS  give up on a deployment after this long (default: never)
   --json             one JSON object a line, for programs: 'progress', 'fault'
-                     and, once for each deployment, 'result'
+                     and, once for each deployment, 'result', after a repair
+                     also 'repaired'
   --sysroot DIR      the physical root, for example a mounted disk image
                      (default /sysroot)
   --boot DIR         the boot directory (default DIR/boot of the sysroot)
+
+With --repair every object of their commits is held against its checksum first,
+and what is missing or damaged is fetched, that and nothing else. Then the
+deployment is put right from its objects: files that are damaged or missing are
+linked anew, what is in no commit is removed, owners and modes are set, kernels
+in the boot directory are copied again. A hotfix ('ostree admin unlock') stays,
+and so it stays damaged. A power cut costs nothing; the same again goes on.
+
+  --url URL          where from: http://, https:// or file://; more than once for
+                     mirrors (default: the url of --remote in the repository's
+                     config)
+  --remote NAME      (default: the one that the deployment's origin names)
+  --channels N       connections at once (default 4)
+  --ca FILE          CA certificates in PEM, needed for https
+  --cert FILE        certificate of this device, for servers that ask for one
+  --cert-key FILE    its key
 
 Exit codes: 0 all of them are whole; 1 one is damaged, or not signed by a trusted
 key; 2 wrong command line; 3 none is known to be damaged, but one could not be
@@ -57,6 +76,8 @@ const TIMEOUT: Known = Known { name: "--timeout", value: true };
 /// Runs the verb.
 pub fn run(arguments: &[String]) -> ExitCode {
     let known = [ALL, LEVEL, KEYS, TIMEOUT, JSON, SYSROOT, BOOT];
+    #[cfg(feature = "recovery")]
+    let known = [&known[..], &super::mend::OPTIONS].concat();
     let options = match Options::read(arguments, &known, HELP) {
         Ok(options) => options,
         Err(code) => return code,
@@ -79,6 +100,8 @@ struct Asked<'a> {
     keys: Option<Keys>,
     budget: Option<Duration>,
     show: Show,
+    #[cfg(feature = "recovery")]
+    repair: Option<super::mend::Asked<'a>>,
 }
 
 impl<'a> Asked<'a> {
@@ -104,7 +127,17 @@ impl<'a> Asked<'a> {
             path => keys(path.unwrap_or("")).map_err(|fault| failed(&fault.to_string()))?,
         };
         let show = Show::of(options);
-        Ok(Asked { place, which, all, level, keys, budget, show })
+        Ok(Asked {
+            place,
+            which,
+            all,
+            level,
+            keys,
+            budget,
+            show,
+            #[cfg(feature = "recovery")]
+            repair: super::mend::Asked::of(options)?,
+        })
     }
 
     fn run(&self) -> Result<ExitCode, String> {
@@ -134,14 +167,17 @@ impl<'a> Asked<'a> {
                 level: self.level,
                 keys: self.keys.as_ref(),
                 budget: self.budget,
-                every_fault: true,
+                faults: Faults::Counted,
             };
             let total = if self.show == Show::Terminal && self.level == Level::Full {
                 measure(&tree, &path)
             } else {
                 0
             };
-            let report = verify(&check, &mut |progress| self.show.progress(index, progress, total));
+            let report = match self.put_right(index, deployment, &mut damaged) {
+                Some(report) => report,
+                None => verify(&check, &mut |progress| self.show.progress(index, progress, total)),
+            };
             let verdict = Verdict::of(&report);
             self.show.result(index, deployment, &check, &report, verdict);
             damaged |= verdict == Verdict::Damaged;
@@ -152,6 +188,28 @@ impl<'a> Asked<'a> {
             (false, true) => ExitCode::from(UNCHECKED),
             (false, false) => ExitCode::SUCCESS,
         })
+    }
+
+    /// Puts it right where that was asked for; what is wrong with it then. A repair that failed is told, and counts as damage.
+    #[cfg(feature = "recovery")]
+    fn put_right(&self, index: usize, deployment: &Deployment, damaged: &mut bool) -> Option<Report> {
+        let repair = self.repair.as_ref()?;
+        match repair.put_right(deployment, self.keys.as_ref(), self.show) {
+            Ok((repaired, report)) => {
+                self.show.repaired(index, &repaired);
+                Some(report)
+            }
+            Err(why) => {
+                failed(&format!("{index}: {why}"));
+                *damaged = true;
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "recovery"))]
+    fn put_right(&self, _: usize, _: &Deployment, _: &mut bool) -> Option<Report> {
+        None
     }
 
     /// The deployments that were asked for, by their index.
@@ -227,6 +285,16 @@ enum Line<'a> {
         bytes: u64,
         seconds: f32,
     },
+    #[cfg(feature = "recovery")]
+    Repaired {
+        index: usize,
+        /// Objects of the commit.
+        objects: u64,
+        fetched: u64,
+        bytes: u64,
+        /// Paths of the deployment and the boot directory.
+        mended: u64,
+    },
     Fault {
         index: usize,
         /// What it is about: a path of the deployment, or of the boot directory after `boot/`.
@@ -255,6 +323,21 @@ enum Line<'a> {
 impl Show {
     fn json(line: &Line<'_>) {
         println!("{}", serde_json::to_string(line).unwrap_or_default());
+    }
+
+    #[cfg(feature = "recovery")]
+    fn repaired(self, index: usize, repaired: &crate::upgrade::Repaired) {
+        let crate::upgrade::Repaired { objects, fetched, bytes, mended } = *repaired;
+        if self == Show::Json {
+            return Self::json(&Line::Repaired { index, objects, fetched, bytes, mended });
+        }
+        if self == Show::Terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+        println!(
+            "{index}: {fetched} of {objects} objects fetched, {} kB; {mended} files put right",
+            bytes / 1000
+        );
     }
 
     fn progress(self, index: usize, progress: &Progress, total: u64) {

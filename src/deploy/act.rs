@@ -14,7 +14,7 @@ use crate::arrange::survey;
 use crate::ledger::Kind;
 use crate::ledger::diary::Diary;
 use crate::ostree::object::{self, Checksum};
-use crate::ostree::verify::{BootFiles, Check, Level, verify};
+use crate::ostree::verify::{BootFiles, Check, Faults, Level, verify};
 use crate::ostree::{Commit, VerifiedCommit};
 use crate::repo::{REPO, refs};
 use crate::storage::At;
@@ -145,7 +145,6 @@ pub fn deploy_unsigned(
     let _lock = lock::sysroot(&site.sysroot, PATIENCE).map_err(Error::Lock)?;
     let mut disk = Disk::open(&site.sysroot, &site.boot).map_err(Error::Open)?;
     let (layout, prepared, mut report) = decide(site, &mut disk, commit, options)?;
-    let lock = std::env::var("OSTREE_SYSROOT_DEBUG").map_or(true, |v| !v.contains("mutable-deployments"));
     let progress = std::cell::RefCell::new(progress);
     let mut made = |count| (progress.borrow_mut())(Progress::Made(count));
     let before = Environment::read(site).map_err(Error::Environment)?;
@@ -158,7 +157,7 @@ pub fn deploy_unsigned(
         // confirmation; after the swap it would leave a new one whose boots nobody counts.
         save(site, &variables).map_err(Fault::Variables)
     };
-    let carried = order::carry(&mut disk, &layout, &prepared, lock, &mut made, &mut check);
+    let carried = order::carry(&mut disk, &layout, &prepared, immutable(), &mut made, &mut check);
     let done = carried.map_err(|fault| {
         if !fault.swapped() && !variables.is_empty() {
             take_back(site, &before);
@@ -186,6 +185,11 @@ pub fn deploy_unsigned(
         report.pruned = prune(site, &mut disk, &mut tell)?;
     }
     Ok(report)
+}
+
+/// Whether directories of deployments are made immutable; libostree's tests, and ours, say no.
+pub(crate) fn immutable() -> bool {
+    std::env::var("OSTREE_SYSROOT_DEBUG").map_or(true, |v| !v.contains("mutable-deployments"))
 }
 
 /// Says what [`deploy`] would do.
@@ -309,7 +313,7 @@ fn compare(
         level: Level::Full,
         keys: None,
         budget: None,
-        every_fault: false,
+        faults: Faults::First,
     };
     let report = verify(&check, &mut |p| progress(p.entries, p.bytes));
     progress(report.progress.entries, report.progress.bytes);

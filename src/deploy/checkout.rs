@@ -35,7 +35,20 @@ pub fn checkout<F: Trees>(
     to: &At,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Fault<F::Error>> {
-    let (tree, meta) = (commit.root_tree(), commit.root_meta());
+    subtree(files, objects, (commit.root_tree(), commit.root_meta()), to, progress)
+}
+
+/// Checks a directory of a commit out, by its dirtree and dirmeta.
+///
+/// # Errors
+/// As [`checkout`].
+pub fn subtree<F: Trees>(
+    files: &mut F,
+    objects: &mut Objects,
+    (tree, meta): (Checksum, Checksum),
+    to: &At,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, Fault<F::Error>> {
     let mut stack = vec![Work::Enter { at: to.clone(), tree, meta, depth: 0 }];
     let mut count = 0;
     while let Some(work) = stack.pop() {
@@ -73,7 +86,20 @@ pub fn checkout<F: Trees>(
     Ok(count)
 }
 
-fn place<F: Trees>(
+/// The name that [`place`] gave what it made.
+///
+/// # Errors
+/// When that cannot be told.
+pub fn placed<'n, F: Trees>(files: &mut F, above: &At, name: &'n str) -> Result<&'n str, Fault<F::Error>> {
+    let there = files.node(&above.join(name)).map_err(Fault::Files)?.is_some();
+    Ok(if there { name } else { name.strip_prefix(WHITEOUT).unwrap_or(name) })
+}
+
+/// Makes a file or link of a commit in a directory.
+///
+/// # Errors
+/// When its object is missing, or the medium refuses.
+pub fn place<F: Trees>(
     files: &mut F,
     objects: &Objects,
     checksum: &Checksum,

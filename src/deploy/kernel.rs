@@ -155,7 +155,7 @@ fn modules<F: Trees>(
     objects: &Objects,
     commit: &Commit,
 ) -> Result<Option<Kernel>, Fault<F::Error>> {
-    let Some(Found::Directory(tree)) = objects.find(files, commit, "usr/lib/modules")? else {
+    let Some(Found::Directory(tree, _)) = objects.find(files, commit, "usr/lib/modules")? else {
         return Ok(None);
     };
     for (release, tree) in listed(files, objects, &tree)?.1 {
@@ -204,7 +204,7 @@ fn legacy<F: Trees>(
     commit: &Commit,
 ) -> Result<Option<Kernel>, Fault<F::Error>> {
     for above in ["usr/lib/ostree-boot", "boot"] {
-        let Some(Found::Directory(tree)) = objects.find(files, commit, above)? else { continue };
+        let Some(Found::Directory(tree, _)) = objects.find(files, commit, above)? else { continue };
         let there = listed(files, objects, &tree)?.0;
         let mut reading = Reading { files, objects, sum: Sha256::new(), kernel: Kernel::default() };
         for (prefix, key) in [("vmlinuz-", "linux"), ("initramfs-", "initrd"), ("devicetree-", "devicetree")]

@@ -14,6 +14,7 @@
 //!   lay       the new deployment, made aside and renamed into place
 //!   carry     all of it in order, over any storage::Trees
 //!   collect   removal of objects that nothing reaches
+//!   mend      what is damaged or missing in a deployment is made anew
 //!   init      an empty filesystem as a sysroot
 //!   act       a device, of the std ring
 //! ```
@@ -45,6 +46,7 @@ pub mod kargs;
 pub mod keep;
 pub mod kernel;
 pub mod lay;
+pub mod mend;
 pub mod merge;
 pub mod objects;
 pub mod prepare;

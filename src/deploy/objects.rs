@@ -150,19 +150,19 @@ impl Objects {
         commit: &Commit,
         path: &str,
     ) -> Result<Option<Found>, Fault<F::Error>> {
-        let mut here = commit.root_tree();
+        let mut here = (commit.root_tree(), commit.root_meta());
         let mut parts = path.split('/').peekable();
         while let Some(part) = parts.next() {
-            let data = self.tree(files, &here)?;
-            let tree = DirTree::parse(&data).map_err(|why| Fault::Form(here, Kind::DirTree, why))?;
-            if let Some((_, next, _)) = tree.directories().find(|(name, ..)| *name == part) {
-                here = next;
+            let data = self.tree(files, &here.0)?;
+            let tree = DirTree::parse(&data).map_err(|why| Fault::Form(here.0, Kind::DirTree, why))?;
+            if let Some((_, next, meta)) = tree.directories().find(|(name, ..)| *name == part) {
+                here = (next, meta);
                 continue;
             }
             let file = tree.files().find(|(name, _)| *name == part).map(|(_, sum)| Found::File(sum));
             return Ok(file.filter(|_| parts.peek().is_none()));
         }
-        Ok(Some(Found::Directory(here)))
+        Ok(Some(Found::Directory(here.0, here.1)))
     }
 
     /// The text of a regular file of the commit; `None` where there is none.
@@ -188,8 +188,8 @@ impl Objects {
 /// What is at a path of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// A directory: its dirtree.
-    Directory(Checksum),
+    /// A directory: its dirtree and dirmeta.
+    Directory(Checksum, Checksum),
     /// A file or link.
     File(Checksum),
 }

@@ -84,6 +84,8 @@ pub enum Error {
     BadRequest(UrlError),
     /// Nothing is under way.
     NothingSent,
+    /// No server was named.
+    Nowhere,
     /// Somebody said that it is to end.
     Stopped,
     /// Its connection ended, with others before it; it was not answered and not refused.
@@ -322,6 +324,7 @@ impl fmt::Display for Error {
             Error::File { path, cause } => write!(f, "{path}: {cause}"),
             Error::BadRequest(error) => write!(f, "such a file cannot be asked for: {error}"),
             Error::NothingSent => f.write_str("nothing was asked for"),
+            Error::Nowhere => f.write_str("it is missing or damaged, and no server is named; give --url"),
             Error::Stopped => f.write_str("it was stopped; what came is kept"),
             Error::NotAnswered => f.write_str("not answered: the connection ended before its turn"),
             Error::Resolve { host, cause } => {

@@ -73,6 +73,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Fetch { cause: fetch::Error::Stopped, .. } => fetch::Error::Stopped.fmt(f),
+            Error::Fetch { path, cause } if path.is_empty() => cause.fmt(f),
             Error::Fetch { path, cause } => write!(f, "{path}: {cause}"),
             Error::Missing { path } => {
                 write!(

@@ -51,15 +51,23 @@ pub fn head<T: Transport, E>(
             return Err(Error::NoCommit { path: refs::path(None, reference.as_deref().unwrap_or_default()) });
         }
     };
-    let place = path(&name, Kind::Commit);
-    let commit = asking.needed(&place, OBJECT_MAX)?;
-    let found = Checksum::of(&commit);
-    if found != name {
-        return Err(Error::Checksum { path: place, found });
-    }
+    let commit = commit(&mut asking, &name)?;
     let metadata = asking.get(&path(&name, Kind::CommitMeta), COMMITMETA_MAX)?;
     let verified = judge(commit, metadata.as_deref()).map_err(|why| Error::Refused { commit: name, why })?;
     Ok((verified, metadata))
+}
+
+/// A commit object by its name.
+pub(super) fn commit<T: Transport, E>(
+    asking: &mut Asking<'_, T>,
+    name: &Checksum,
+) -> Result<Vec<u8>, Error<E>> {
+    let path = path(name, Kind::Commit);
+    let commit = asking.needed(&path, OBJECT_MAX)?;
+    match Checksum::of(&commit) {
+        found if found == *name => Ok(commit),
+        found => Err(Error::Checksum { path, found }),
+    }
 }
 
 /// One file after the other.

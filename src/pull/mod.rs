@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::arrange::{Step, carry};
 use crate::fetch::{self, Backoff, Retry, Stop, Transport};
+use crate::ostree::Commit;
 use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::store::{self, Store};
@@ -147,9 +148,72 @@ pub fn pull<T: Transport, F: Trees>(
 where
     F::Error: Send,
 {
+    let progress =
+        bring(transport, store, open, (commit.commit(), metadata, Some(commit)), options, wanted, tell)?;
+    if let Some(reference) = &wanted.reference {
+        let name = commit.commit().checksum();
+        steps(store, &refs::set(wanted.remote.as_deref(), reference, &name))?;
+    }
+    tell(&progress);
+    Ok(progress)
+}
+
+/// Brings every object of a commit that is missing or damaged, and of no commit but this one: what is deployed already
+/// has its name, and each object is believed by its checksum. The server is asked for nothing else, and for nothing at
+/// all where all is whole.
+///
+/// # Errors
+/// See [`Error`]. What came stays for the next time.
+pub fn repair<T: Transport, F: Trees>(
+    transport: &T,
+    store: &mut Store<F>,
+    open: Opener<'_, F>,
+    name: &Checksum,
+    options: &Options,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Progress, Error<F::Error>>
+where
+    F::Error: Send,
+{
+    store.prepare().map_err(Error::Store)?;
+    let here = match store.has(name, Kind::Commit).map_err(Error::Store)? {
+        true => store.metadata(name, Kind::Commit).ok(),
+        false => None,
+    };
+    let (fetched, bytes, data) = match here {
+        Some(data) => (0, 0, data),
+        None => {
+            let data = head::commit(&mut head::Asking::new(transport, options), name)?;
+            (1, data.len() as u64, data)
+        }
+    };
+    let commit = Commit::parse(data).map_err(|why| Error::Refused { commit: *name, why: why.to_string() })?;
+    let options = Options { check: true, ..options.clone() };
+    let before = Progress { fetched, bytes, ..Progress::default() };
+    let mut tell = |now: &Progress| tell(&before.and(now));
+    let progress =
+        bring(transport, store, open, (&commit, None, None), &options, &Wanted::default(), &mut tell)?;
+    Ok(before.and(&progress))
+}
+
+/// A commit, what is said of it besides, and itself again where it was let in.
+type Given<'c> = (&'c Commit, Option<&'c [u8]>, Option<&'c VerifiedCommit>);
+
+fn bring<T: Transport, F: Trees>(
+    transport: &T,
+    store: &mut Store<F>,
+    open: Opener<'_, F>,
+    (commit, metadata, verified): Given<'_>,
+    options: &Options,
+    wanted: &Wanted,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Progress, Error<F::Error>>
+where
+    F::Error: Send,
+{
     let files = |e| Error::Store(store::Error::Files(e));
     store.prepare().map_err(Error::Store)?;
-    let name = commit.commit().checksum();
+    let name = commit.checksum();
     let adopted = store.adopt().map_err(Error::Store)?;
     let partial = At::root(format!("{REPO}/state/{name}.commitpartial"));
     let complete = store.has(&name, Kind::Commit).map_err(Error::Store)?
@@ -167,22 +231,22 @@ where
         store.put(&name, Kind::CommitMeta, metadata).map_err(Error::Store)?;
         first.push((name, Kind::CommitMeta));
     }
-    if !known(store, Kind::Commit, commit.commit().bytes()) {
-        store.put(&name, Kind::Commit, commit.commit().bytes()).map_err(Error::Store)?;
+    if !known(store, Kind::Commit, commit.bytes()) {
+        store.put(&name, Kind::Commit, commit.bytes()).map_err(Error::Store)?;
         first.push((name, Kind::Commit));
     }
     store.publish(&first).map_err(Error::Store)?;
     let mut progress = Progress { whole: true, ..Progress::default() };
     let mut stale = adopted.parts.clone();
     if !complete || options.check {
-        if let Some(scratch) = options.scratch.as_ref().filter(|_| !complete) {
+        if let (Some(scratch), Some(commit), false) = (options.scratch.as_ref(), verified, complete) {
             let from = present(store, wanted, &name)?;
             let mut asking = head::Asking::new(transport, options);
             delta::take(&mut asking, store, commit, from, scratch, (&mut progress, tell))?;
         }
         let came = progress;
         let room = store.files().room(Volume::Root).map_err(files)?;
-        let session = Session::new(options, Walk::new(commit.commit()), adopted.parts, room);
+        let session = Session::new(options, Walk::new(commit), adopted.parts, room);
         session.measured(room)?;
         objects(&session, transport, open, store, tell)?;
         progress = session.progress();
@@ -196,10 +260,6 @@ where
     // Parts of objects that are whole meanwhile, or that nobody wants any more.
     let stale: Vec<Step> = stale.iter().map(|(name, _)| Step::Remove(store::part(name))).collect();
     steps(store, &stale)?;
-    if let Some(reference) = &wanted.reference {
-        steps(store, &refs::set(wanted.remote.as_deref(), reference, &name))?;
-    }
-    tell(&progress);
     Ok(progress)
 }
 

@@ -32,6 +32,14 @@ pub enum Error {
     All(Vec<Error>),
     /// The deployment.
     Deploy(act::Error),
+    /// A deployment that does not bear the name of a commit.
+    Name(String),
+    /// A deployment's own files cannot be put right.
+    Mend(crate::deploy::Fault<FilesError>),
+    /// What is in the boot directory cannot be put right.
+    Boot(crate::trial::act::Error),
+    /// What is still wrong after the repair.
+    Unmended(Vec<String>),
     /// No thread can be started.
     Thread(String),
     /// Whoever watched it said that it is to end.
@@ -43,6 +51,14 @@ impl Error {
         match cause {
             pull::Error::Fetch { cause: fetch::Error::Stopped, .. } => Error::Stopped,
             cause => Error::Pull(url.to_string(), Box::new(cause)),
+        }
+    }
+
+    /// Where no source was asked.
+    pub(super) fn here(cause: pull::Error<FilesError>, stop: &fetch::Stop) -> Self {
+        match stop.is_set() {
+            true => Error::Stopped,
+            false => Error::Pull(String::from("here"), Box::new(cause)),
         }
     }
 
@@ -97,6 +113,13 @@ impl fmt::Display for Error {
                 all.iter().try_for_each(|e| write!(f, "\n  {e}"))
             }
             Error::Deploy(e) => e.fmt(f),
+            Error::Name(name) => write!(f, "{name}: that is no commit"),
+            Error::Mend(e) => write!(f, "the deployment cannot be put right: {e}"),
+            Error::Boot(e) => write!(f, "the boot directory cannot be put right: {e}"),
+            Error::Unmended(faults) => {
+                f.write_str("it is still damaged; run it again, or deploy anew:")?;
+                faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+            }
             Error::Thread(e) => write!(f, "no thread can be started: {e}"),
             Error::Stopped => {
                 f.write_str("it was stopped; what came is kept, the next one goes on from there")

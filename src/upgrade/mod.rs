@@ -4,6 +4,7 @@
 //!   find     the head of each source: which commit, signed by whom, is it let in; the newest counts   (writes nothing)
 //!   fetch    its objects or a static delta, from one source after the other, until all is here
 //!   deploy   the deployment, on trial
+//!   repair   a deployment that is damaged: what is missing or damaged of it is fetched, and no more
 //! ```
 //!
 //! Several sources are mirrors of each other, and none is trusted more than the others. Each is asked for its head, so
@@ -15,6 +16,8 @@
 //! about five times a second whether they are to go on, whatever a server does meanwhile.
 
 mod error;
+mod repair;
+mod supply;
 mod watched;
 
 use std::path::Path;
@@ -24,7 +27,7 @@ use log::warn;
 
 use crate::deploy::act;
 use crate::deploy::prepare;
-use crate::fetch::{self, AnyTransport, Stop, Url};
+use crate::fetch::{self, Stop, Url};
 use crate::keyfile;
 use crate::ostree::Checksum;
 use crate::ostree::admit::{Age, Policy, Trust};
@@ -34,20 +37,20 @@ use crate::pull::{self, Progress, Wanted};
 use crate::repo::store::STAGING;
 use crate::repo::{Config, Store};
 use crate::sys::beneath::Beneath;
-use crate::sys::files::{Disk, FilesError};
+use crate::sys::files::Disk;
 use crate::sys::{lock, mount, time};
 use crate::trial::act::Site;
 use crate::trial::floor;
 
 pub use error::Error;
+pub use repair::{Mending, Repaired, put_right, repair};
 
-use watched::{Tell, locked, watched};
+use supply::Supply;
+use watched::{locked, watched};
 
 /// With several sources the least rate is so many times as high in the first round: one that barely answers does not
 /// keep the others from being asked.
 pub const HASTE: u64 = 8;
-/// With several sources so many failures in a row are enough to ask the next one.
-const TRIES: u32 = 3;
 
 /// What is wanted, from where, and on whose word.
 #[derive(Clone, Debug)]
@@ -98,6 +101,10 @@ impl<'a> Request<'a> {
             options: pull::Options::default(),
             patience: Duration::from_secs(60),
         }
+    }
+
+    fn supply(&self) -> Supply<'_> {
+        Supply { sources: &self.sources, transport: &self.transport }
     }
 }
 
@@ -193,7 +200,7 @@ fn head(
     source: (&Url, u64),
     options: &pull::Options,
 ) -> Result<Found, Error> {
-    let server = open(request, source, &options.stop)?;
+    let server = request.supply().open(source, &options.stop)?;
     let mark = std::cell::RefCell::new(Mark::default());
     let judge = |commit: Vec<u8>, metadata: Option<&[u8]>| {
         let admitted = admit(request, config, floor, commit, metadata)?;
@@ -248,69 +255,18 @@ pub fn fetch(request: &Request<'_>, found: &Found, watch: Watch<'_>) -> Result<P
         let mut store = Store::new(open().map_err(Error::Open)?, config.mode, 0);
         let options = options(request, &stop);
         let commit = (&found.commit, found.metadata.as_deref());
-        rounds(request, &found.sources, &stop, tell, &mut |server, tell| {
+        request.supply().rounds(&found.sources, &stop, tell, &mut |server, tell| {
             pull::pull(server, &mut store, &open, commit, &request.wanted, &options, tell)
         })
     })
 }
 
-type Pulled = Result<Progress, pull::Error<FilesError>>;
-
-/// Asks one source after the other until one has brought all.
-fn rounds(
-    request: &Request<'_>,
-    sources: &[usize],
-    stop: &Stop,
-    tell: Tell<'_>,
-    pull: &mut dyn FnMut(&AnyTransport, Tell<'_>) -> Pulled,
-) -> Result<Progress, Error> {
-    let mut before = Progress::default();
-    let mut haste = if sources.len() > 1 { HASTE } else { 1 };
-    loop {
-        let (mut failed, mut came) = (Vec::new(), 0);
-        for url in sources.iter().filter_map(|index| request.sources.get(*index)) {
-            let mut last = Progress::default();
-            let mut tell = |now: &Progress| {
-                last = *now;
-                tell(&before.and(now));
-            };
-            let pulled = open(request, (url, haste), stop)
-                .and_then(|server| pull(&server, &mut tell).map_err(|cause| Error::pull(url, cause)));
-            match pulled {
-                Ok(now) => {
-                    failed.iter().for_each(|e| warn!("{e}"));
-                    return Ok(before.and(&now));
-                }
-                Err(e) if !e.of_source() => return Err(e),
-                Err(e) => failed.push(e),
-            }
-            came += last.fetched;
-            before = before.and(&last);
-        }
-        if sources.len() < 2 || (came == 0 && haste == 1) {
-            return Err(Error::of(failed));
-        }
-        haste = 1;
-    }
-}
-
-fn open(request: &Request<'_>, (url, haste): (&Url, u64), stop: &Stop) -> Result<AnyTransport, Error> {
-    let mut options = fetch::Options { stop: stop.clone(), ..request.transport.clone() };
-    options.limits.rate = options.limits.rate.saturating_mul(haste);
-    fetch::open(url, &options)
-        .map_err(|cause| Error::pull(url, pull::Error::Fetch { path: String::new(), cause }))
-}
-
 fn options(request: &Request<'_>, stop: &Stop) -> pull::Options {
-    let mirrored = request.sources.len() > 1;
-    let tries = if mirrored { request.options.tries.min(TRIES) } else { request.options.tries };
-    pull::Options {
+    request.supply().options(pull::Options {
         scratch: request.delta.then(|| request.sysroot.join(STAGING)),
         stop: stop.clone(),
-        tries,
-        mirrored,
         ..request.options.clone()
-    }
+    })
 }
 
 /// Deploys what was fetched, on trial unless `options` say otherwise; `None` when it is deployed already.

@@ -25,6 +25,7 @@ mod prepare;
 mod publish;
 mod pull;
 mod recover;
+mod repair;
 mod server;
 mod service;
 #[path = "../common/shelf.rs"]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootward::ostree::object::{self, Kind};
-use bootward::ostree::verify::{Check, Fault, Level, Report, verify};
+use bootward::ostree::verify::{Check, Fault, Faults, Level, Report, verify};
 use bootward::ostree::{Checksum, Keys};
 use bootward::sys::beneath::Beneath;
 use bootward::sysroot::Deployment;
@@ -89,7 +89,7 @@ impl Lab {
             level,
             keys,
             budget: None,
-            every_fault,
+            faults: if every_fault { Faults::Counted } else { Faults::First },
         };
         verify(&check, &mut |_| {})
     }
@@ -412,7 +412,7 @@ fn a_budget_ends_it() {
         level: Level::Full,
         keys: None,
         budget: Some(std::time::Duration::ZERO),
-        every_fault: true,
+        faults: Faults::Counted,
     };
     let report = verify(&check, &mut |_| {});
     assert_eq!((report.faults.as_slice(), report.ran_out_of_time()), (&[Fault::Timeout][..], true));

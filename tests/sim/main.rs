@@ -17,6 +17,7 @@ mod policy_device;
 mod policy_table;
 mod pull;
 mod recover;
+mod repair;
 #[path = "../common/shelf.rs"]
 mod shelf;
 mod tree;

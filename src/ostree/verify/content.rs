@@ -18,7 +18,7 @@ use crate::sys::errno;
 use crate::sys::walk::attributes;
 
 use super::run::{Over, State};
-use super::{EntryFault, Fault};
+use super::{EntryFault, Fault, Faults};
 
 /// More threads than this read no faster from one disk.
 const THREADS_MAX: usize = 8;
@@ -124,7 +124,7 @@ impl Hashing {
             let mut seen = self.seen();
             match seen.expected.get(&job.stat.st_ino) {
                 Some(expected) if *expected == job.expected => {
-                    if state.check.every_fault && seen.again.len() < REMEMBERED_MAX {
+                    if state.check.faults != Faults::First && seen.again.len() < REMEMBERED_MAX {
                         seen.again.push((job.stat.st_ino, job.path));
                     }
                     return Ok(());

@@ -39,4 +39,4 @@ pub use fault::{BootFault, EntryFault, Fault, KeysFault};
 #[cfg(not(target_os = "none"))]
 pub use measure::measure;
 #[cfg(not(target_os = "none"))]
-pub use run::{Check, MAX_FAULTS, Progress, Report, keys, verify};
+pub use run::{Check, Faults, MAX_FAULTS, Progress, Report, keys, verify};

@@ -14,6 +14,19 @@ use super::{BootFiles, Fault, KeysFault, Level, boot, walk};
 
 /// More faults than this are counted only.
 pub const MAX_FAULTS: usize = 100;
+/// Where all are wanted, more than this are counted only: some 100 bytes each.
+pub const MAX_ALL: usize = 200_000;
+
+/// Which faults are of interest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faults {
+    /// One is enough: the check ends there.
+    First,
+    /// All are counted, the first [`MAX_FAULTS`] told.
+    Counted,
+    /// All are told, up to [`MAX_ALL`].
+    All,
+}
 
 /// What is checked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +47,8 @@ pub struct Check<'a> {
     pub keys: Option<&'a Keys>,
     /// The time that it may take; `None` for as long as it takes.
     pub budget: Option<Duration>,
-    /// Whether to go on after a fault, to find them all.
-    pub every_fault: bool,
+    /// Which faults are of interest.
+    pub faults: Faults,
 }
 
 /// How far it has come.
@@ -60,7 +73,7 @@ impl Progress {
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// The first faults, at most [`MAX_FAULTS`]; none when the deployment is what its commit says.
+    /// The first faults, as many as [`Faults`] says; none when the deployment is what its commit says.
     pub faults: Vec<Fault>,
     /// How many faults there are.
     pub count: u64,
@@ -101,10 +114,11 @@ impl State<'_> {
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Over> {
         let last = fault == Fault::Timeout;
         self.count += 1;
-        if self.faults.len() < MAX_FAULTS {
+        let most = if self.check.faults == Faults::All { MAX_ALL } else { MAX_FAULTS };
+        if self.faults.len() < most {
             self.faults.push(fault);
         }
-        if last || !self.check.every_fault { Err(Over) } else { Ok(()) }
+        if last || self.check.faults == Faults::First { Err(Over) } else { Ok(()) }
     }
 
     /// Says that it goes on, once in a while, and looks at the clock.
