@@ -114,8 +114,10 @@ pub fn prepare(site: &Site, verb: &Verb) -> Result<Prepared, Error> {
         marks.extend(raise(site, &running.commit));
     }
     let mut done = Vec::new();
-    if let Some(command) = verb.by_place().filter(|_| again || plan.is_some()) {
-        marks.extend(intend(&command, &layout, &settlement.order).into_iter().filter(|_| !again));
+    if let Some(command) = verb.by_place() {
+        let changes = plan.is_some();
+        marks.extend(intend(&command, &layout, &settlement.order).into_iter().filter(|_| changes));
+        // Also one that another command has finished.
         done.push(Step::Remove(At::root(intent::PATH)));
     }
     let rest = if again { plan::unfinished(&layout, staged(site)) } else { Vec::new() };

@@ -492,6 +492,13 @@ fn a_command_that_came_to_its_end_is_a_new_one_the_next_time() {
     // An intent of another order means nothing.
     let stale = intent::text("rollback", rolled.into_iter());
     fs::write(device.root().join(intent::PATH), stale).unwrap();
-    assert_eq!(now(&Verb::Rollback(Some(2))), [2, 0, 1].map(|i: usize| before[i].clone()));
+    let last = now(&Verb::Rollback(Some(2)));
+    assert_eq!(last, [2, 0, 1].map(|i: usize| before[i].clone()));
+    assert!(!device.root().join(intent::PATH).exists());
+    // One that another command finishes is done as well.
+    fs::write(device.root().join(intent::PATH), intent::text("rollback 2", last.iter().cloned())).unwrap();
+    device.set(&[("rollback", "1"), ("upgrade_available", "0"), ("bootcount", "0")]);
+    act(&device.site(&last[0]), &Verb::Rollback(Some(0)), false).unwrap();
+    assert_eq!((device.order(), device.variable("rollback")), (last, "0".into()));
     assert!(!device.root().join(intent::PATH).exists());
 }
