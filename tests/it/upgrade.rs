@@ -261,14 +261,17 @@ fn an_upgrade_that_fails_takes_its_trial_back() {
     let environment = device.environment(&quiet);
     let more: Vec<&str> = environment.iter().map(String::as_str).collect();
     device.forget();
-    // The kernel's directory cannot be made: something is in the way of it.
-    let boot = device.path("sysroot/boot/ostree");
-    fs::rename(&boot, device.path("kept")).unwrap();
-    fs::write(&boot, "in the way").unwrap();
-    device.refused(&strs(&device.upgrade(&more)));
+    // When all is ready for the swap, something is in the way of the new boot link.
+    let loader = fs::read_link(device.path("sysroot/boot/loader")).unwrap();
+    let other = if loader.ends_with("loader.0") { "boot.1" } else { "boot.0" };
+    let link = device.path("sysroot/ostree").join(other);
+    let _ = fs::remove_file(&link);
+    fs::create_dir_all(link.join("in the way")).unwrap();
+    let said = device.refused(&strs(&device.upgrade(&more)));
+    assert!(said.contains("in the way"), "{said}");
     assert_eq!(device.on_trial(), ["0", "4", "0"]);
-    fs::remove_file(&boot).unwrap();
-    fs::rename(device.path("kept"), &boot).unwrap();
+    assert_ne!(fs::read(device.path("env.a")).unwrap(), fs::read(device.path("env.b")).unwrap());
+    fs::remove_dir_all(&link).unwrap();
     // Nobody can be told to count: then there is no update either.
     let before = device.healthy();
     for copy in ["env.a", "env.b"] {
