@@ -197,6 +197,11 @@ mod uboot {
     }
 
     #[test]
+    fn bootward_deploys_through_uboot() {
+        play(&trials::DEPLOYS);
+    }
+
+    #[test]
     fn entries_that_do_not_load_and_text_that_is_not_believed() {
         play(&trials::ENTRIES);
     }

@@ -80,6 +80,9 @@ const ON_TRIAL: Making =
     Making { state: Some("bootcount=0 bootlimit=2 rollback=0 upgrade_available=1"), ..DEVICE };
 
 const NO_TROUBLE: &str = "no trouble, and ostree= on the command line names it";
+/// The ref still names the commit that failed.
+const INSTALLS_IT_AGAIN: &str = "bootward deploy --stateroot lab lab";
+const REFUSED: &str = "the commit failed on this device (";
 const ROLLED_BACK: &str = "rollback=1: the bootloader gave up on the first deployment";
 
 /// What a trial that fails has in common, whoever counts.
@@ -105,6 +108,7 @@ const PANICS: Trial = Trial {
         Up(ROLLED_BACK, 1),
         Answers("bootward confirm", "removed: lab "),
         Answers("cat /sysroot/ostree/bootward/rejected | grep -c .", "\n1"),
+        Answers(INSTALLS_IT_AGAIN, REFUSED),
         Restarts,
         // What was the second entry is the only one.
         Entry(1),
@@ -134,6 +138,7 @@ const REJECTED: Trial = Trial {
         Entry(2),
         Up(ROLLED_BACK, 1),
         Answers("bootward check --confirm --reject; echo checked-$?", "checked-0"),
+        Answers(INSTALLS_IT_AGAIN, REFUSED),
         Restarts,
         Entry(1),
         Up(NO_TROUBLE, 1),
@@ -144,7 +149,7 @@ const REJECTED: Trial = Trial {
 };
 
 const HANGS: Trial = Trial {
-    title: "an update that hangs is reset by the watchdog and rolled back",
+    title: "an update that hangs is reset by the watchdog, rolled back and removed",
     making: Making {
         name: "hang",
         state: Some("bootcount=0 bootlimit=1 rollback=0 upgrade_available=1"),
@@ -163,8 +168,10 @@ const HANGS: Trial = Trial {
         Up(ROLLED_BACK, 1),
         // Longer than the watchdog waits: this one feeds it.
         Answers("sleep 20; echo alive-$((1+1))", "alive-2"),
+        Answers("bootward confirm", "removed: lab "),
+        Answers(INSTALLS_IT_AGAIN, REFUSED),
         Off,
-        Stored(&["rollback=1", "upgrade_available=0"]),
+        Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
     ],
 };
 
@@ -340,6 +347,87 @@ pub const GOES_ON: Trial = Trial {
     ],
 };
 
+/// A version as version 2 with another number, and this file in it; committed to the ref, and no more.
+macro_rules! commits {
+    ($version:literal, $file:literal) => {
+        concat!(
+            "sum=$(ostree --repo=ostree/repo rev-parse lab); over=$(mktemp -d); mkdir -p $over/usr/lib $over/usr/etc
+             ostree --repo=ostree/repo cat $sum /usr/lib/os-release | sed s/2/",
+            $version,
+            "/ >$over/usr/lib/os-release; echo ",
+            $version,
+            " >$over/usr/etc/version; ",
+            $file,
+            "
+             ostree --repo=ostree/repo commit --branch=lab --no-xattrs --timestamp='2026-01-05 00:00:00Z' \\
+                 --tree=ref=$sum --tree=dir=$over; rm -r $over"
+        )
+    };
+}
+
+/// What bootward itself deploys, on the device: nobody has prepared its entries or its variables.
+pub const DEPLOYS: [Trial; 2] = [
+    Trial {
+        title: "bootward deploys an update that crashes: U-Boot counts it, it is rolled back, removed and refused",
+        making: Making { name: "uboot-deploys-bad", ..DEVICE },
+        steps: &[
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Confirms,
+            Off,
+            OnDisk(commits!("3", "echo panic >$over/usr/lib/lab-action")),
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Answers("bootward deploy --trial --stateroot lab lab", "environment: upgrade_available=1"),
+            Restarts,
+            Counted(1, 2),
+            Entry(1),
+            Up(NO_TROUBLE, 3),
+            Panics,
+            Counted(2, 2),
+            Entry(1),
+            Up(NO_TROUBLE, 3),
+            Panics,
+            GivesUp,
+            Entry(2),
+            Up(ROLLED_BACK, 2),
+            Answers("bootward confirm", "removed: lab "),
+            Answers(INSTALLS_IT_AGAIN, REFUSED),
+            Restarts,
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Off,
+            Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
+            OnDisk("ostree fsck --repo=ostree/repo; ostree admin status --sysroot=$PWD"),
+        ],
+    },
+    Trial {
+        title: "bootward deploys an update that works: U-Boot counts it until it is confirmed",
+        making: Making { name: "uboot-deploys", uboot: Uboot::Counting, ..DEVICE },
+        steps: &[
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Confirms,
+            Off,
+            OnDisk(commits!("3", "true")),
+            Entry(1),
+            Up(NO_TROUBLE, 2),
+            Answers("bootward deploy --trial --stateroot lab lab", "environment: upgrade_available=1"),
+            Restarts,
+            Counted(1, 2),
+            Entry(1),
+            Up(NO_TROUBLE, 3),
+            Confirms,
+            Restarts,
+            Entry(1),
+            Up(NO_TROUBLE, 3),
+            Off,
+            Stored(&["bootcount=0", "rollback=0", "upgrade_available=0"]),
+            OnDisk("ostree fsck --repo=ostree/repo; ostree admin status --sysroot=$PWD"),
+        ],
+    },
+];
+
 /// What the script does when something is not there, and with what it must not believe.
 pub const ENTRIES: [Trial; 11] = [
     Trial {
@@ -513,6 +601,7 @@ pub fn all() -> Vec<Trial> {
         [Uboot::Stock, Uboot::Newer, Uboot::Saving, Uboot::Counting].into_iter().flat_map(shared).collect();
     all.extend(ENTRIES);
     all.push(GOES_ON);
+    all.extend(DEPLOYS);
     all
 }
 
