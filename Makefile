@@ -66,8 +66,9 @@ power: ## power cuts: a whole update, part of the rest: reorderings, tears, boot
 power-all: ## power cuts: every update in every state, boots cut again everywhere; two hours
 	cargo test --test power -- --class all all
 	cargo test --test power -- --kept --every 60 --again 1 one-first two-first one-update two-update
-	cargo test --test power -- --kept --every 30 --again 1 two-confirm one-changes
-	cargo test --test power -- --kept --every 16 --faults all two-confirm one-changes two-rollback two-undeploy two-repair-kernel two-env
+	cargo test --test power -- --kept --every 30 --again 1 two-confirm one-changes two-upgrade one-deploy
+	cargo test --test power -- --kept --every 16 --faults all two-confirm one-changes two-rollback two-undeploy two-repair-kernel two-env two-floor
+	cargo test --test power -- --kept --every 50 --faults all two-upgrade one-deploy
 
 vm: ## the scenes and a full Debian, in QEMU
 	cargo test --test vm -- --test-threads=2 --nocapture

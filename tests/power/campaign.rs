@@ -235,7 +235,7 @@ fn compare(
         Ok(()) => Verdict::Whole(version),
         Err(why) => Verdict::Corrupt(why),
     };
-    let verdict = variables::fault(&mounted.at).map_or(verdict, Verdict::Corrupt);
+    let verdict = variables::wrong(&mounted.at, version).map_or(verdict, Verdict::Corrupt);
     mounted.close()?;
     Ok(verdict)
 }

@@ -25,6 +25,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -118,7 +119,15 @@ fn check() -> io::Result<bool> {
         good &= bootward_boots(scenario, class, &campaign.run(class, all / 100)?);
     }
 
-    good &= own_operations_fail(&own, &bootward)?;
+    let scenario = Scenario::named("two-upgrade").expect("is one");
+    let upgrade = record(scenario)?;
+    let campaign = upgrade.campaign(&bootward, &both[..1], workers());
+    for (class, share) in [(Class::Prefix, 120), (Class::Reordered, 40), (Class::Torn, 40)] {
+        let all = states::states(&upgrade.recording.requests, class).len();
+        good &= bootward_boots(scenario, class, &campaign.run(class, all / share)?);
+    }
+
+    good &= own_operations_fail(&own, &upgrade, &bootward)?;
 
     let scenario = Scenario::named("two-update").expect("is one");
     for fault in [Fault::Kill, Fault::Error("EIO")] {
@@ -144,7 +153,7 @@ fn check() -> io::Result<bool> {
 }
 
 /// A few failing system calls of each of bootward's own operations.
-fn own_operations_fail(confirm: &Recorded, bootward: &Path) -> io::Result<bool> {
+fn own_operations_fail(confirm: &Recorded, upgrade: &Recorded, bootward: &Path) -> io::Result<bool> {
     let mut good = true;
     let mut sweep = |name: &str, recorded: &Recorded, every| -> io::Result<()> {
         let scenario = Scenario::named(name).expect("is one");
@@ -156,6 +165,8 @@ fn own_operations_fail(confirm: &Recorded, bootward: &Path) -> io::Result<bool> 
     };
     println!("two-confirm, failing calls");
     sweep("two-confirm", confirm, 110)?;
+    println!("two-upgrade, failing calls");
+    sweep("two-upgrade", upgrade, 500)?;
     for (name, every) in [("two-rollback", 20), ("one-undeploy", 90), ("two-repair-kernel", 25)] {
         let recorded = record(Scenario::named(name).expect("is one"))?;
         sweep(name, &recorded, every)?;
@@ -178,7 +189,10 @@ fn each(
 ) -> io::Result<bool> {
     states::self_check();
     campaign::own_namespace()?;
-    let bootward = options.bootward.clone().map_or_else(binary, Ok)?;
+    if let Some(given) = &options.bootward {
+        BUILT.get_or_init(|| given.clone());
+    }
+    let bootward = binary()?;
     let workers = options.workers.unwrap_or_else(workers);
     let mut good = true;
     for scenario in &options.scenarios {
@@ -300,11 +314,21 @@ fn record(scenario: &Scenario) -> io::Result<Recorded> {
     Ok(recorded)
 }
 
-/// The device binary, as it ships.
+/// The device binary, as it ships: built once a run, and a copy, so that a run is about one and the same.
 fn binary() -> io::Result<PathBuf> {
+    if let Some(built) = BUILT.get() {
+        return Ok(built.clone());
+    }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/initramfs/binary");
-    Ok(PathBuf::from(tools::run(Command::new(script).arg("x86_64"))?.trim()))
+    let built = tools::run(Command::new(script).arg("x86_64"))?;
+    let copy = tools::lab().join("bootward");
+    let _ = fs::remove_file(&copy);
+    fs::copy(built.trim(), &copy)?;
+    Ok(BUILT.get_or_init(|| copy).clone())
 }
+
+/// What [`binary`] returns from then on.
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())

@@ -14,8 +14,8 @@ use super::record::{Recording, SETTLE};
 use super::states::Class;
 use super::systems::System;
 use super::tools::{lab, run};
-use super::tree::Tree;
-use super::variables;
+use super::tree::{Tree, committed};
+use super::variables::{self, CLEARED, Change, GOOD, TRIAL};
 
 /// The stateroot.
 const STATEROOT: &str = "lab";
@@ -52,7 +52,9 @@ pub struct Scenario {
     pub after: u32,
     /// Where the bootloader's variables are, below the sysroot, in two files.
     pub environment: &'static str,
-    /// It leaves them cleared; else it leaves them alone.
+    /// What is to become of them.
+    pub change: Change,
+    /// It changes them; else it leaves them alone.
     pub clears: bool,
 }
 
@@ -71,6 +73,7 @@ const fn update(name: &'static str, title: &'static str, layout: Layout, before:
         ours: false,
         after,
         environment: "",
+        change: CLEARED,
         clears: false,
     }
 }
@@ -93,6 +96,11 @@ const fn in_boot(scenario: Scenario) -> Scenario {
     Scenario { environment: "boot", ..scenario }
 }
 
+/// It takes a new version from a server.
+const fn fetches(scenario: Scenario, before: u32) -> Scenario {
+    Scenario { before, change: TRIAL, ..scenario }
+}
+
 const TRIXIE_ONE: &str = "as one-update, by libostree 2025.2";
 const TRIXIE_TWO: &str = "as two-update, by libostree 2025.2";
 const WITHOUT_SYNCS: &str = "as two-update, with every sync and freeze stubbed out";
@@ -103,10 +111,13 @@ const UNDEPLOY: &str = "bootward undeploy of the first one";
 const CHANGES: &str = "bootward rollback, then undeploy, in one boot";
 const REPAIR_KERNEL: &str = "bootward repair, the second kernel and the boot links being gone";
 const ENV: &str = "bootward env set, the variables in two files on /boot";
+const DEPLOY: &str = "bootward pull, then deploy --trial: version 3 replaces version 1, whose objects go";
+const UPGRADE: &str = "bootward upgrade: version 2 joins version 1";
+const FLOOR: &str = "bootward confirm of version 2, which raises the floor and tidies up";
 const REPAIR: &str = "bootward repair, without any boot link";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 28] = [
     update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
     update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
     update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
@@ -129,6 +140,12 @@ pub const SCENARIOS: [Scenario; 22] = [
     no_variables(own("two-repair-kernel", REPAIR_KERNEL, TWO, Scenario::repair, 2)),
     in_boot(own("one-env", ENV, ONE, Scenario::env, 2)),
     in_boot(own("two-env", ENV, TWO, Scenario::env, 2)),
+    fetches(own("one-deploy", DEPLOY, ONE, Scenario::deploy, 3), 2),
+    in_boot(fetches(own("two-deploy", DEPLOY, TWO, Scenario::deploy, 3), 2)),
+    fetches(own("one-upgrade", UPGRADE, ONE, Scenario::upgrade, 2), 1),
+    in_boot(fetches(own("two-upgrade", UPGRADE, TWO, Scenario::upgrade, 2), 1)),
+    Scenario { change: GOOD, ..own("one-floor", FLOOR, ONE, Scenario::floor, 2) },
+    in_boot(Scenario { change: GOOD, ..own("two-floor", FLOOR, TWO, Scenario::floor, 2) }),
 ];
 
 /// A recording with the trees that its deployments are made of.
@@ -242,7 +259,7 @@ impl Scenario {
         for version in 1..=self.before + 1 {
             let mut commit = self.ostree();
             commit.arg(format!("--repo={}", repo.display())).args(["commit", "--branch=lab", "--no-xattrs"]);
-            commit.arg(format!("--timestamp=2026-01-0{version} 00:00:00Z"));
+            commit.arg(format!("--timestamp=@{}", committed(version)));
             run(commit.arg(format!("--tree=dir={}", self.tree(version).display())))?;
             if version <= self.before {
                 self.update(sysroot).iter_mut().try_for_each(|command| run(command).map(drop))?;
@@ -262,9 +279,9 @@ impl Scenario {
         vec![pull, deploy]
     }
 
-    /// What bootward's own operations begin with: a rollback in the environment, which is in two files on the root.
+    /// What bootward's own operations begin with: an environment in two files, and what is out of step.
     fn prepare_own(&self, sysroot: &Path) -> io::Result<()> {
-        fs::write(self.dir().join("env.txt"), "rollback=1\nbootcount=4\nbootlimit=3\nupgrade_available=0\n")?;
+        fs::write(self.dir().join("env.txt"), self.change.text(self.before + 1))?;
         for copy in ["env.a", "env.b"] {
             let mut make = Command::new("mkenvimage");
             make.args(["-r", "-s", "4096", "-o"]).arg(sysroot.join(self.environment).join(copy));
@@ -283,15 +300,54 @@ impl Scenario {
             let second = layout.entries.get(1).expect("there are two deployments");
             fs::remove_dir_all(boot.join(second.boot_directory()))?;
         }
+        if self.change == TRIAL {
+            self.serve()?;
+        }
+        if self.change == GOOD {
+            // Version 1 was confirmed while version 2 waited for its reboot.
+            run(&mut self.bootward(sysroot, &["confirm", "--booted", "1"]))?;
+        }
         Ok(())
+    }
+
+    /// An archive of the versions, signed, as a web server has it.
+    fn serve(&self) -> io::Result<()> {
+        let dir = |name: &str| self.dir().join(name);
+        let server = format!("--repo={}", dir("server").display());
+        run(self.ostree().arg(&server).args(["init", "--mode=archive"]))?;
+        run(self.ostree().arg(&server).arg("pull-local").arg(dir("repo")).arg("lab"))?;
+        let program = super::binary()?;
+        run(Command::new(&program).args(["keygen", "--output"]).arg(dir("secret")))?;
+        run(Command::new(&program)
+            .args(["sign", "--repo"])
+            .arg(dir("server"))
+            .arg("--key")
+            .arg(dir("secret"))
+            .arg("lab"))?;
+        Ok(())
+    }
+
+    /// A verb that fetches.
+    fn fetch(&self, verb: &str) -> Command {
+        let mut command = Command::new(super::binary().expect("the device binary builds"));
+        command.args([verb, "--url"]).arg(format!("file://{}", self.dir().join("server").display()));
+        command.args(["--ref", "lab", "--keys"]).arg(self.dir().join("secret.pub"));
+        command
     }
 
     fn bootward(&self, sysroot: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(super::binary().expect("the device binary builds"));
         command.args(arguments);
+        self.on(command, sysroot, arguments.first() == Some(&"env"))
+    }
+
+    /// The command on this sysroot and its variables.
+    fn on(&self, mut command: Command, sysroot: &Path, variables_only: bool) -> Command {
+        // Else deployments are immutable, as libostree's are.
+        command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments");
         // Beside the mount point: the disk is mounted elsewhere each time.
         let config = variables::config(sysroot, &sysroot.join(self.environment));
-        if arguments.first() == Some(&"env") {
+        if variables_only {
             command.arg("-c").arg(config);
         } else {
             command.arg("--sysroot").arg(sysroot).arg("--env-config").arg(config);
@@ -310,15 +366,22 @@ impl Scenario {
         if !layout.faults.is_empty() {
             return Some(format!("left out of step: {}", layout.faults.join("; ")));
         }
-        match self.cleared(sysroot) {
-            Ok(cleared) if cleared == self.clears => None,
+        let repo = format!("--repo={}", sysroot.join("ostree/repo").display());
+        if let Err(e) = run(self.ostree().arg("fsck").arg(&repo)) {
+            return Some(e.to_string());
+        }
+        if let Some(why) = variables::unraised(sysroot, &sysroot.join(self.environment)) {
+            return Some(why);
+        }
+        match self.changed(sysroot) {
+            Ok(changed) if changed == self.clears => None,
             Ok(_) => Some("the variables are not what they are to be in the end".into()),
             Err(why) => Some(why),
         }
     }
 
-    fn cleared(&self, sysroot: &Path) -> Result<bool, String> {
-        variables::cleared(sysroot, &sysroot.join(self.environment))
+    fn changed(&self, sysroot: &Path) -> Result<bool, String> {
+        variables::changed(sysroot, &sysroot.join(self.environment))
     }
 
     /// The versions in boot order.
@@ -344,7 +407,7 @@ impl Scenario {
     fn rollback(&self, sysroot: &Path) -> Vec<Command> {
         let order = self.order(sysroot);
         let first = order.iter().position(|v| *v == 1).expect("version 1 stays");
-        let done = first == 0 && self.cleared(sysroot) == Ok(true);
+        let done = first == 0 && self.changed(sysroot) == Ok(true);
         if done { Vec::new() } else { vec![self.bootward(sysroot, &["rollback", &first.to_string()])] }
     }
 
@@ -360,6 +423,26 @@ impl Scenario {
             commands.push(self.bootward(sysroot, &["undeploy", "1"]));
         }
         commands
+    }
+
+    /// The newest version is fetched, then deployed; nothing where it is the first one and counted.
+    fn deploy(&self, sysroot: &Path) -> Vec<Command> {
+        if self.order(sysroot).first() == Some(&self.after) && self.changed(sysroot) == Ok(true) {
+            return Vec::new();
+        }
+        let mut pull = self.fetch("pull");
+        pull.arg("--sysroot").arg(sysroot);
+        vec![pull, self.bootward(sysroot, &["deploy", "--trial", "--stateroot", STATEROOT, "lab"])]
+    }
+
+    fn upgrade(&self, sysroot: &Path) -> Vec<Command> {
+        let mut upgrade = self.fetch("upgrade");
+        upgrade.args(["--stateroot", STATEROOT]);
+        vec![self.on(upgrade, sysroot, false)]
+    }
+
+    fn floor(&self, sysroot: &Path) -> Vec<Command> {
+        vec![self.bootward(sysroot, &["confirm", "--booted", "0"])]
     }
 
     fn repair(&self, sysroot: &Path) -> Vec<Command> {

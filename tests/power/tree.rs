@@ -45,6 +45,12 @@ enum Entry {
     Link(PathBuf),
 }
 
+/// When a version was committed, in seconds since 1970: a day after the one before.
+pub fn committed(version: u32) -> u64 {
+    // 2026-01-01.
+    1_767_225_600 + u64::from(version - 1) * 86_400
+}
+
 /// One version of the system.
 #[derive(Debug)]
 pub struct Tree {
