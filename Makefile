@@ -8,7 +8,7 @@ KERNEL ?= $(LAB)/kernel-arm64
 SCENE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm bench initramfs oelint
+.PHONY: help demo scenes test setup setup-quick fmt clippy check-rings deny unit size fuzz-short power power-all vm bench bench-pull initramfs oelint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ fmt: ## formatting
 	cargo fmt --check
 
 clippy: ## lints of all targets, both feature sets
-	cargo clippy --quiet --all-targets --features builder -- -D warnings
+	cargo clippy --quiet --all-targets --features builder,minreq -- -D warnings
 	cargo clippy --quiet --lib --bin bootward --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --lib
 
@@ -52,7 +52,7 @@ oelint: ## the Yocto layer, by oelint-adv
 	@yocto/lint
 
 unit: ## unit, integration and simulation tests
-	cargo test --features builder --lib --bins --test it --test sim
+	cargo test --features builder,minreq --lib --bins --test it --test sim
 
 size: ## both feature sets, both architectures, against tests/size-budget
 	@tests/size
@@ -75,6 +75,9 @@ vm: ## the scenes and a full Debian, in QEMU
 
 bench: ## what preparing a root costs, against ostree-prepare-root and a shell
 	cargo bench --bench prepare
+
+bench-pull: ## what pulling and deploying costs, against libostree; as root, on a quiet machine an hour
+	cargo bench --bench pull
 
 initramfs: ## target/lab/bootward-ARCH.img, for ARCH and KERNEL (an unpacked kernel package)
 	initramfs/build $(ARCH) $(KERNEL) $(LAB)/bootward-$(ARCH).img --module virtio_pci --module virtio_blk \

@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use super::file::{Directory, FileChannel};
+#[cfg(any(feature = "tls", not(feature = "minreq")))]
 use super::http::{Http, HttpChannel};
+#[cfg(all(feature = "minreq", not(feature = "tls")))]
+use super::http::{Single as Http, SingleChannel as HttpChannel};
 #[cfg(feature = "tls")]
 use super::tls::{Clock, Identity, Tls};
 use super::{Answer, Channel, Error, Limits, Request, Scheme, Stop, Transport, Url};

@@ -208,6 +208,9 @@ pub enum RedirectError {
     Scheme,
     /// From a server elsewhere to this device itself or its own link.
     Local,
+    /// To another server, which a build with minreq does not follow.
+    #[cfg(feature = "minreq")]
+    Elsewhere,
 }
 
 impl fmt::Display for RedirectError {
@@ -218,6 +221,8 @@ impl fmt::Display for RedirectError {
             RedirectError::Downgrade => f.write_str("from https to http"),
             RedirectError::Scheme => f.write_str("to a scheme that is not http or https"),
             RedirectError::Local => f.write_str("to this device itself or an address of its own link"),
+            #[cfg(feature = "minreq")]
+            RedirectError::Elsewhere => f.write_str("to another server; use a full build, or its URL"),
         }
     }
 }

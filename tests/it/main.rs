@@ -19,6 +19,7 @@ mod hostile;
 mod initramfs;
 mod mirrors;
 mod net;
+mod nginx;
 #[path = "../common/pair.rs"]
 mod pair;
 mod prepare;
@@ -32,6 +33,7 @@ mod service;
 mod shelf;
 mod sign;
 mod sysroot;
+mod transports;
 mod trial;
 mod upgrade;
 mod verify;

@@ -103,7 +103,7 @@ fn drip(stream: &mut TcpStream, data: &[u8], rate: u64) -> std::io::Result<()> {
 }
 
 /// Reads one request, byte by byte, so that nothing of the next one is lost.
-pub fn request(stream: &mut TcpStream) -> Option<String> {
+pub fn request(stream: &mut (impl Read + ?Sized)) -> Option<String> {
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
         if stream.read(&mut byte).ok()? == 0 {

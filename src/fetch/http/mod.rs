@@ -10,6 +10,8 @@ mod channel;
 mod connection;
 #[cfg(not(target_os = "none"))]
 mod server;
+#[cfg(all(feature = "minreq", not(target_os = "none")))]
+mod single;
 #[cfg(not(target_os = "none"))]
 pub(crate) mod socket;
 
@@ -19,3 +21,5 @@ pub use channel::HttpChannel;
 pub(super) use channel::check;
 #[cfg(not(target_os = "none"))]
 pub use server::Http;
+#[cfg(all(feature = "minreq", not(target_os = "none")))]
+pub use single::{Single, SingleChannel};

@@ -72,7 +72,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn new(base: Url, limits: &Limits) -> Self {
+    /// A server, where it was configured to be.
+    pub fn new(base: Url, limits: &Limits) -> Self {
         Shared {
             limits: *limits,
             stop: Stop::default(),
