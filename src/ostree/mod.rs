@@ -9,6 +9,7 @@
 //!   content   what a file object of an archive repository begins with
 //!   delta     static deltas, and what a repository says it has
 //!   sign      trusted keys; only they make a VerifiedCommit
+//!   sizes     what the objects of a commit take, where it says so
 //!   keyring   keys in files, as libostree lays them out; of the std ring
 //!   mark      which of two commits is the older one, and the floor that a device does not go below
 //!   version   the order of version strings
@@ -36,6 +37,8 @@ pub mod object;
 #[cfg(not(target_os = "none"))]
 pub mod read;
 pub mod sign;
+#[cfg(feature = "recovery")]
+pub mod sizes;
 pub mod tree;
 pub mod variant;
 pub mod verify;

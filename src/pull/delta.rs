@@ -16,35 +16,29 @@ use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::sign::VerifiedCommit;
 use crate::ostree::tree::Meta;
 use crate::repo::store::{self, Draft, File, Store};
-use crate::storage::Trees;
+use crate::storage::{Trees, Volume};
 
 use super::head::Asking;
+use super::session::RESERVE;
 use super::{Error, Progress};
 
-/// The largest superblock that is read, in bytes: it is in memory as a whole.
-const SUPERBLOCK_MAX: usize = 8 << 20;
-
-/// Applies the delta to a commit, where there is one. `Ok` says nothing of whether any object came.
+/// Applies a delta to a commit. `Ok` says nothing of whether any object came.
 pub(super) fn take<T: Transport, F: Trees>(
     asking: &mut Asking<'_, T>,
     store: &mut Store<F>,
     commit: &VerifiedCommit,
-    from: Option<Checksum>,
+    (name, data): &(Name, Vec<u8>),
     scratch: &Path,
     (progress, tell): (&mut Progress, &mut dyn FnMut(&Progress)),
 ) -> Result<(), Error<F::Error>> {
-    let name = Name { from, to: commit.commit().checksum() };
-    let data = match asking.get::<F::Error>(&name.superblock(), SUPERBLOCK_MAX) {
-        Ok(Some(data)) => data,
-        Ok(None) => return Ok(()),
-        Err(e) => return passed(&name, &e),
-    };
-    progress.bytes += data.len() as u64;
-    let superblock = match Superblock::parse(&data, name) {
+    let superblock = match Superblock::parse(data, *name) {
         Ok(superblock) => superblock,
-        Err(e) => return passed(&name, &e),
+        Err(e) => return passed(name, &e),
     };
     let Some(delta) = superblock.verified(commit) else { return Ok(()) };
+    if !fits(store, &delta)? {
+        return passed(name, &"there is no room to unpack it");
+    }
     progress.known = delta.parts().map(|part| part.count() as u64).sum();
     progress.whole = false;
     for part in delta.parts() {
@@ -58,6 +52,20 @@ pub(super) fn take<T: Transport, F: Trees>(
         tell(progress);
     }
     Ok(())
+}
+
+/// Whether there is room for what its missing parts make, and for the largest of them, packed and unpacked, besides. What
+/// it makes is bounded by what it says here.
+fn fits<F: Trees>(store: &mut Store<F>, delta: &Delta<'_>) -> Result<bool, Error<F::Error>> {
+    let (mut made, mut largest) = (0u64, 0u64);
+    for part in delta.parts() {
+        if !is_here(store, &part).map_err(Error::Store)? {
+            made = made.saturating_add(part.usize);
+            largest = largest.max(part.size.saturating_add(part.usize));
+        }
+    }
+    let room = store.files().room(Volume::Root).map_err(|e| Error::Store(store::Error::Files(e)))?;
+    Ok(made.saturating_add(largest) <= room.bytes.saturating_sub(RESERVE))
 }
 
 /// The objects are fetched by themselves then.

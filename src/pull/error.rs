@@ -69,6 +69,16 @@ pub enum Error<E> {
     Thread(String),
 }
 
+impl<E> Error<E> {
+    /// What a server did, without what was asked for.
+    pub(super) fn cause(&self) -> &dyn fmt::Display {
+        match self {
+            Error::Fetch { cause, .. } => cause,
+            _ => &"it is not there",
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -98,7 +108,8 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Error::Room { needed, free } => {
                 write!(
                     f,
-                    "{needed} bytes are needed and {free} are free; remove something, for example with 'bootward undeploy'"
+                    "{needed} bytes are needed and {free} are free: {} more must be; remove something, for example with 'bootward undeploy'",
+                    needed.saturating_sub(*free)
                 )
             }
             Error::NoFiles => f.write_str("the filesystem has no room for another file; remove something"),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   head      which commit a ref names; the commit itself, its signatures, and whether it is let in
-//!   delta     the static delta to it, from what is here or from nothing, where there is one
+//!   way       what is still to come, whether there is room, and the cheapest way: objects or which static delta
+//!   delta     a static delta in place of objects
 //!   walk      which objects it needs (pure)
 //!   work      a worker asks for them over one channel, many at a time ──> incoming ──> repo::store
 //!   session   what the workers share: what is needed, what is aside, how far it is
@@ -20,6 +21,7 @@ mod head;
 pub mod incoming;
 mod session;
 pub mod walk;
+mod way;
 mod work;
 
 use std::time::Duration;
@@ -218,6 +220,11 @@ where
     let partial = At::root(format!("{REPO}/state/{name}.commitpartial"));
     let complete = store.has(&name, Kind::Commit).map_err(Error::Store)?
         && store.files().node(&partial).map_err(files)?.is_none();
+    // Nothing is begun that cannot be ended.
+    let lacking = if complete { None } else { way::lacking(store, commit)? };
+    if let Some(lacking) = &lacking {
+        lacking.fits(store.files().room(Volume::Root).map_err(files)?)?;
+    }
     // Before the commit has its name, whoever looks must know that it is not whole.
     if !complete {
         steps(store, &[Step::Write(partial.clone(), String::new()), Step::Sync(Volume::Root)])?;
@@ -239,10 +246,12 @@ where
     let mut progress = Progress { whole: true, ..Progress::default() };
     let mut stale = adopted.parts.clone();
     if !complete || options.check {
-        if let (Some(scratch), Some(commit), false) = (options.scratch.as_ref(), verified, complete) {
-            let from = present(store, wanted, &name)?;
+        if let (Some(scratch), Some(commit)) = (options.deltas(complete), verified) {
             let mut asking = head::Asking::new(transport, options);
-            delta::take(&mut asking, store, commit, from, scratch, (&mut progress, tell))?;
+            let objects = lacking.map(|lacking| lacking.cost);
+            if let Some(found) = way::delta(&mut asking, store, commit, wanted, objects, &mut progress)? {
+                delta::take(&mut asking, store, commit, &found, scratch, (&mut progress, tell))?;
+            }
         }
         let came = progress;
         let room = store.files().room(Volume::Root).map_err(files)?;
@@ -261,26 +270,6 @@ where
     let stale: Vec<Step> = stale.iter().map(|(name, _)| Step::Remove(store::part(name))).collect();
     steps(store, &stale)?;
     Ok(progress)
-}
-
-/// The commit that the ref names here, where all of it is here.
-fn present<F: Trees>(
-    store: &mut Store<F>,
-    wanted: &Wanted,
-    new: &Checksum,
-) -> Result<Option<Checksum>, Error<F::Error>> {
-    let Some(reference) = &wanted.reference else { return Ok(None) };
-    let files = |e| Error::Store(store::Error::Files(e));
-    let at = At::root(format!("{REPO}/{}", refs::path(wanted.remote.as_deref(), reference)));
-    if store.files().node(&at).map_err(files)?.is_none() {
-        return Ok(None);
-    }
-    let text = store.files().read(&at, refs::REF_FILE_MAX).map_err(files)?;
-    let Some(old) = refs::parse(&text).filter(|old| old != new) else { return Ok(None) };
-    let partial = At::root(format!("{REPO}/state/{old}.commitpartial"));
-    let whole = store.has(&old, Kind::Commit).map_err(Error::Store)?
-        && store.files().node(&partial).map_err(files)?.is_none();
-    Ok(whole.then_some(old))
 }
 
 fn steps<F: Trees>(store: &mut Store<F>, steps: &[Step]) -> Result<(), Error<F::Error>> {

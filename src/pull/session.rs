@@ -15,9 +15,9 @@ const ASIDE_OBJECTS: usize = 512;
 const ASIDE_BYTES: u64 = 16 << 20;
 const ASIDE_TIME: Duration = Duration::from_secs(5);
 /// Bytes that stay free on the device.
-const RESERVE: u64 = 8 << 20;
+pub(super) const RESERVE: u64 = 8 << 20;
 /// Files that can still be made on the device, at least.
-const RESERVE_FILES: u64 = 64;
+pub(super) const RESERVE_FILES: u64 = 64;
 /// How often whoever waits looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(200);
 

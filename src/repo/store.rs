@@ -192,6 +192,26 @@ impl<F: Trees> Store<F> {
         Ok(File::Regular(meta, source, size))
     }
 
+    /// The commits that are in their places, at most so many of them. What they are, their readers find out.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn commits(&mut self, most: usize) -> Result<Vec<Checksum>, Error<F::Error>> {
+        let mut commits = Vec::new();
+        let objects = At::root(format!("{REPO}/objects"));
+        for fan in self.files.names(&objects).map_err(Error::Files)?.into_iter().filter(|fan| fan.len() == 2)
+        {
+            for name in self.files.names(&objects.join(&fan)).map_err(Error::Files)? {
+                let rest = name.strip_suffix(".commit");
+                commits.extend(rest.and_then(|rest| Checksum::parse(&format!("{fan}{rest}"))));
+            }
+            if commits.len() >= most {
+                break;
+            }
+        }
+        Ok(commits)
+    }
+
     /// Writes a metadata object aside.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ pub struct Shelf {
     /// The connection breaks after so many bytes of bodies, again and again; 0 never.
     pub breaks_every: usize,
     pub served: AtomicUsize,
+    /// Called at each request with its number, from 1.
+    #[allow(clippy::type_complexity, reason = "named once")]
+    pub on_request: Option<Box<dyn Fn(usize) + Sync>>,
 }
 
 impl Shelf {
@@ -64,7 +67,14 @@ impl Channel for Line<'_> {
     }
 
     fn send(&mut self, request: Request) -> Result<(), Error> {
-        self.shelf.log.lock().unwrap().push((request.path.clone(), request.from));
+        let number = {
+            let mut log = self.shelf.log.lock().unwrap();
+            log.push((request.path.clone(), request.from));
+            log.len()
+        };
+        if let Some(told) = &self.shelf.on_request {
+            told(number);
+        }
         self.under_way.push_back(request);
         Ok(())
     }

@@ -39,5 +39,6 @@ mod upgrade;
 mod verify;
 mod verify_cli;
 mod verify_trees;
+mod ways;
 mod wifi;
 mod yocto;
