@@ -262,6 +262,28 @@ fn what_objects_take_is_told_and_the_cheaper_way_is_taken() {
     server.publish(3, &["--generate-sizes"]);
 }
 
+/// Parts and drafts of a commit that nobody wants any more.
+#[test]
+fn what_an_abandoned_pull_left_goes_with_the_next_one() {
+    let server = Server::new(2, &[]);
+    let device = server.device("device", &[0], true);
+    let staging = device.join(STAGING);
+    fs::create_dir_all(&staging).unwrap();
+    let some = Checksum([7; 32]);
+    let left = [format!("{some}.part"), format!("{some}.file"), format!("{some}.dirtree"), "3-17.new".into()];
+    left.iter().for_each(|name| fs::write(staging.join(name), "half of it").unwrap());
+    let mut shelf = server.shelf();
+    let gone = shelf.files.keys().filter(|name| name.ends_with(".filez")).nth(100).unwrap().clone();
+    let kept = shelf.files.remove(&gone).unwrap();
+    pull(&shelf, &device).unwrap_err();
+    // The part may still be of use to whoever comes next.
+    assert!(staging.join(&left[0]).exists());
+    assert!(!left[1..].iter().any(|name| staging.join(name).exists()));
+    shelf.files.insert(gone, kept);
+    pull(&shelf, &device).unwrap();
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+}
+
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
