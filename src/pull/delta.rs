@@ -20,6 +20,7 @@ use crate::storage::{Trees, Volume};
 
 use super::head::Asking;
 use super::session::RESERVE;
+use super::way::Chosen;
 use super::{Error, Progress};
 
 /// Applies a delta to a commit. `Ok` says nothing of whether any object came.
@@ -27,7 +28,7 @@ pub(super) fn take<T: Transport, F: Trees>(
     asking: &mut Asking<'_, T>,
     store: &mut Store<F>,
     commit: &VerifiedCommit,
-    (name, data): &(Name, Vec<u8>),
+    (name, data): &Chosen,
     scratch: &Path,
     (progress, tell): (&mut Progress, &mut dyn FnMut(&Progress)),
 ) -> Result<(), Error<F::Error>> {

@@ -85,6 +85,9 @@ impl Lacking {
     }
 }
 
+/// A delta and its superblock.
+pub(super) type Chosen = (Name, Vec<u8>);
+
 /// The delta that is the cheapest way, and its superblock; `None` for object by object.
 pub(super) fn delta<T: Transport, F: Trees>(
     asking: &mut Asking<'_, T>,
@@ -93,7 +96,7 @@ pub(super) fn delta<T: Transport, F: Trees>(
     wanted: &Wanted,
     objects: Option<Cost>,
     progress: &mut Progress,
-) -> Result<Option<(Name, Vec<u8>)>, Error<F::Error>> {
+) -> Result<Option<Chosen>, Error<F::Error>> {
     if objects.is_some_and(|cost| cost.requests <= FEW) {
         return Ok(None);
     }
@@ -125,7 +128,7 @@ pub(super) fn delta<T: Transport, F: Trees>(
 struct Ways<'w, 'a, T: Transport> {
     asking: &'w mut Asking<'a, T>,
     commit: &'w VerifiedCommit,
-    found: Option<(Name, Vec<u8>)>,
+    found: Option<Chosen>,
     progress: &'w mut Progress,
 }
 
