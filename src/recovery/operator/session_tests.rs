@@ -323,3 +323,69 @@ fn where_nothing_is_there_to_boot_it_says_so() {
     assert!(person.sees().contains("no deployment to boot"));
     let _ = person.view().story.reason.to_string();
 }
+
+/// 10⁸ typed bytes: `cargo test --release --lib -- --ignored a_hundred_million_bytes`.
+#[test]
+#[ignore = "a minute, optimised"]
+fn a_hundred_million_bytes() {
+    const PIECES: [&[u8]; 16] = [
+        b"\r",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+        b"9",
+        b"10",
+        b"11",
+        b"yes",
+        b"older",
+        b"password",
+        b"\x03",
+        b"\x08",
+        b"\x1b[A",
+        b"boot 1",
+        b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    ];
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let (mut typed, mut caused) = (0u64, [0u64; 12]);
+    for access in [Access::Open, Access::Locked(Some(hash()))] {
+        let mut person = Person::at(access.clone(), true);
+        person.password = b"nobody types this";
+        let end = typed + 50_000_000;
+        while typed < end {
+            let number = random();
+            let byte = [number.to_le_bytes()[1]];
+            let bytes =
+                if number % 3 == 0 { &byte[..] } else { PIECES[usize::from(number.to_le_bytes()[2] % 16)] };
+            typed += bytes.len() as u64;
+            person.now += number >> 58;
+            for effect in person.types(bytes) {
+                assert!(access == Access::Open, "{effect:?}");
+                caused[match effect {
+                    Effect::Wish(Wish::Boot(0 | 1)) => 0,
+                    Effect::Wish(Wish::RecoverNow) => 1,
+                    Effect::Wish(Wish::Network { .. }) => 2,
+                    Effect::Wish(Wish::Commit { .. }) => 3,
+                    Effect::Wish(Wish::FromUsb) => 4,
+                    Effect::Wish(Wish::Repair) => 5,
+                    Effect::Wish(Wish::Retry) => 6,
+                    Effect::Wish(Wish::Reboot) => 7,
+                    Effect::Wish(Wish::PowerOff) => 8,
+                    Effect::Ledger => 9,
+                    Effect::KernelLog => 10,
+                    Effect::Shell => 11,
+                    other => panic!("{other:?}"),
+                }] += 1;
+            }
+            person.seen.clear();
+        }
+    }
+    std::println!("{typed} bytes; caused: {caused:?}");
+    assert!(typed >= 100_000_000 && caused[..4].iter().all(|count| *count > 0), "{caused:?}");
+}

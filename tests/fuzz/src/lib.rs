@@ -2,6 +2,7 @@
 //! libFuzzer calls it with bytes of its own, `tests/replay.rs` with the committed corpus.
 
 mod boot;
+mod console;
 mod device;
 mod fetched;
 mod net;
@@ -12,11 +13,12 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `corpus/NAME` holds each one's inputs.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("admit", ostree::admit),
     ("bls", boot::bls),
     ("cmdline", text::cmdline),
     ("config", text::config),
+    ("console", console::console),
     ("delta", fetched::delta),
     ("delta_part", fetched::delta_part),
     ("dhcp", net::dhcp),
