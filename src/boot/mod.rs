@@ -26,6 +26,8 @@ use crate::config::Config;
 use crate::ledger::diary::Diary;
 use crate::ledger::{Kind, Limits};
 use crate::observe::{Observation, Sources, observe};
+#[cfg(feature = "recovery")]
+use crate::policy::Request;
 use crate::policy::{Action, Decision, Rule, Via, decide};
 use crate::recovery::story::{Chapter, Story};
 use crate::recovery::{self, Outcome};
@@ -73,6 +75,8 @@ pub fn run() -> ExitCode {
         act::restart();
     }));
     let mut boot = Boot::prepare();
+    #[cfg(feature = "recovery")]
+    recover::wait_for_key(&mut boot);
     loop {
         match boot.once() {
             Outcome::Reboot => act::restart(),
@@ -280,17 +284,21 @@ impl Boot {
         observation: Option<&Observation>,
         failed: &[(usize, String)],
     ) -> Outcome {
-        self.diary.note(Kind::Recovery, None, &story.reason);
-        if let Some(observation) = observation {
-            self.diary.write(Path::new(SYSROOT));
-            act::consume_request(self, observation);
-        }
         let console = self.config.recovery_console.clone();
         let settings = recovery::Settings {
             console: Path::new(console.as_str()),
             reboot_after: self.config.recovery_reboot_after,
             heartbeat: HEARTBEAT,
         };
+        #[cfg(feature = "recovery")]
+        if let Some(observation) = observation.filter(|o| o.facts.request == Some(Request::Drill)) {
+            return recover::drill(self, &story, observation, &settings);
+        }
+        self.diary.note(Kind::Recovery, None, &story.reason);
+        if let Some(observation) = observation {
+            self.diary.write(Path::new(SYSROOT));
+            act::consume_request(self, observation);
+        }
         let history = |line: &mut dyn FnMut(&str)| act::print_ledger(Path::new(SYSROOT), line);
         #[cfg(feature = "recovery")]
         {

@@ -1,7 +1,15 @@
 //! The fire drill: whether recovery would work, found out while it is not needed.
+//!
+//! It goes as far as recovery goes before it changes anything: into a network, to the time, to a commit that is signed by
+//! whom the device trusts. One link that leads there is enough.
 
 use std::fmt;
 use std::path::Path;
+
+use super::Outcome;
+use super::fetch;
+use super::flow::Came;
+use super::worker::Worker;
 
 use crate::ledger::{Kind, file};
 use crate::sys::time::civil;
@@ -44,6 +52,48 @@ impl fmt::Display for Last {
         write!(f, "last drill: {}, {}", civil(self.time), self.end.word())?;
         if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
     }
+}
+
+/// What the worker does in a drill. The result is in the status.
+pub(super) fn work(worker: &mut Worker) -> Outcome {
+    let found = find(worker);
+    let (passed, text) = match found {
+        Ok(text) => (true, text),
+        Err(text) => (false, text),
+    };
+    worker.shared.tell(&format!("the drill {}: {text}", if passed { "passed" } else { "failed" }));
+    worker.shared.change(|status| {
+        status.drilled.get_or_insert((passed, text));
+    });
+    Outcome::Retry
+}
+
+/// The first link that leads to a commit, or why none does.
+fn find(worker: &mut Worker) -> Result<String, String> {
+    let settings = &worker.task.settings;
+    if !settings.may_fetch() || settings.recovery.urls.is_empty() {
+        return Err("no urls or no keys are configured, or a line of [recovery] is wrong".into());
+    }
+    let mut faults = Vec::new();
+    for link in worker.links() {
+        if worker.shared.is_wished() {
+            break;
+        }
+        if worker.connect(&link) != Came::Done {
+            let why = worker.shared.status().tried.back().map(|tried| tried.why.clone());
+            faults.push(format!("{link}: {}", why.unwrap_or_default()));
+            continue;
+        }
+        let up = worker.up.as_ref().map(ToString::to_string).unwrap_or_default();
+        match fetch::head(worker) {
+            Ok(found) => return Ok(format!("{up}; {found}")),
+            Err(why) => faults.push(format!("{link}: {why}")),
+        }
+    }
+    if faults.is_empty() {
+        faults.push("no network interface is there".into());
+    }
+    Err(faults.join("; "))
 }
 
 /// The last drill, where the ledger knows of one.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::flow::{Came, Link};
 use super::identity;
 use super::mend;
+use super::settings::Settings;
 use super::status::{Phase, Progress};
 use super::worker::{Task, Watching, Worker};
 use crate::deploy::Fault;
@@ -106,6 +107,25 @@ pub(super) fn from_network(worker: &mut Worker, link: &Link) -> Came {
     install(worker, link.interface(), urls, Some(clock))
 }
 
+/// Asks the time, then finds the commit and verifies it; what comes of it in one sentence.
+pub(super) fn head(worker: &mut Worker) -> Result<String, String> {
+    let clock = set_clock(worker);
+    let settings = worker.task.settings.clone();
+    let urls: Result<Vec<Url>, String> = settings
+        .recovery
+        .urls
+        .iter()
+        .map(|text| Url::parse(text).map_err(|e| format!("{text}: {e}")))
+        .collect();
+    let keys = keys(&settings.recovery)?;
+    let sysroot = worker.task.site.sysroot.clone();
+    let request = request(worker, &settings, (&sysroot, &keys), urls?, Some(&clock))?;
+    worker.shared.phase(Phase::Fetching);
+    let found =
+        upgrade::find(&request, &mut Meter::new(worker, true, &mut 0).watch()).map_err(|e| e.to_string())?;
+    Ok(format!("commit {}{} is there and signed; the time: {clock}", found.name(), version(&found)))
+}
+
 /// The clock is set to the latest time that is known to be past, then by a time server, where there is one.
 fn set_clock(worker: &mut Worker) -> clock::Clock {
     worker.shared.phase(Phase::Clock);
@@ -197,14 +217,7 @@ fn try_install(
     let keys = keys(&settings.recovery)?;
     mend::sysroot_of(worker)?;
     let sysroot = worker.task.site.sysroot.clone();
-    let mut request = Request::new(&sysroot, sources, wanted(worker)?, &keys);
-    request.transport = transport(&settings.recovery, clock.as_ref());
-    request.compatible = Some(settings.recovery.compatible.as_str()).filter(|c| !c.is_empty());
-    request.unbound = settings.recovery.unbound;
-    request.downgrade = worker.chosen.is_some_and(|(_, older)| older);
-    request.rejected_too = worker.chosen.is_some();
-    request.options.part = PART;
-    request.options.channels = settings.recovery.channels.clamp(1, 32) as usize;
+    let request = request(worker, &settings, (&sysroot, &keys), sources, clock.as_ref())?;
     worker.shared.phase(Phase::Fetching);
     let found = upgrade::find(&request, &mut Meter::new(worker, metered, came).watch())?;
     let commit = found.name();
@@ -222,6 +235,25 @@ fn try_install(
     }
     let wanted = request.wanted.clone();
     deploy(worker, &wanted, &found.commit)
+}
+
+/// What is asked of the servers.
+fn request<'a>(
+    worker: &Worker,
+    settings: &'a Settings,
+    (sysroot, keys): (&'a Path, &'a Keys),
+    sources: Vec<Url>,
+    clock: Option<&clock::Clock>,
+) -> Result<Request<'a>, String> {
+    let mut request = Request::new(sysroot, sources, wanted(worker)?, keys);
+    request.transport = transport(&settings.recovery, clock);
+    request.compatible = Some(settings.recovery.compatible.as_str()).filter(|c| !c.is_empty());
+    request.unbound = settings.recovery.unbound;
+    request.downgrade = worker.chosen.is_some_and(|(_, older)| older);
+    request.rejected_too = worker.chosen.is_some();
+    request.options.part = PART;
+    request.options.channels = settings.recovery.channels.clamp(1, 32) as usize;
+    Ok(request)
 }
 
 fn version(found: &Found) -> String {

@@ -1,6 +1,7 @@
 //! What happens when no deployment boots: say so, stay in control, try again in time.
 //!
-//! The menu is pure ([`menu`]), the terminal is in [`console`], the story that is told in [`story`].
+//! The words of the menu are pure ([`menu`]), the guardian's own terminal is in `console`, the story that is told in
+//! [`story`].
 //!
 //! With the feature `recovery` a worker brings a deployment meanwhile, as [`settings`] say; [`shared`] is all that it
 //! has in common with the console: the [`status`] one way, a wish the other. The console is in [`operator`] then.
@@ -21,7 +22,7 @@ pub mod status;
 
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod ask;
-#[cfg(not(target_os = "none"))]
+#[cfg(all(not(feature = "recovery"), not(target_os = "none")))]
 pub mod console;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod drill;
@@ -50,4 +51,4 @@ pub use prompt::run;
 #[cfg(not(target_os = "none"))]
 pub use prompt::{Outcome, Settings};
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
-pub use {run::run, worker::Task};
+pub use {run::drill as run_drill, run::run, worker::Task};

@@ -1,11 +1,16 @@
 //! Tells the story and serves the prompt.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(not(feature = "recovery"))]
+use std::time::Instant;
 
-use super::console::{Console, Input};
-use super::menu::{self, Command};
-use super::story::Story;
+#[cfg(not(feature = "recovery"))]
+use super::{
+    console::{Console, Input},
+    menu::{self, Command},
+    story::Story,
+};
 
 /// How recovery ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +42,7 @@ pub struct Settings<'a> {
 /// Tells the story and serves the prompt until someone decides or the time is up.
 ///
 /// `alive` is called at least once every `heartbeat`, to feed the watchdog; `history` prints the ledger.
+#[cfg(not(feature = "recovery"))]
 pub fn run(
     story: &Story,
     settings: &Settings<'_>,

@@ -31,6 +31,8 @@ pub struct Status {
     pub attempts: (u32, u32),
     /// Bytes that came today, and how many the day has; 0 for no limit.
     pub bytes: (u64, u64),
+    /// What a fire drill found, once it has ended: whether recovery would work, and what was found.
+    pub drilled: Option<(bool, String)>,
     /// What happened last, a sentence each, the oldest first.
     pub lines: VecDeque<String>,
     /// Lines that were told since recovery began: [`Status::lines`] ends with this one.

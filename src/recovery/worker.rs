@@ -48,6 +48,8 @@ pub struct Task {
     pub again: u32,
     /// A fresh filesystem was made in this boot already.
     pub formatted: bool,
+    /// A fire drill: nothing is recovered, and nothing but its result written.
+    pub drill: bool,
 }
 
 impl Task {
@@ -115,7 +117,7 @@ pub fn work(task: Task, shared: Arc<Shared>) {
         chosen: None,
         typed: None,
     };
-    let outcome = worker.run();
+    let outcome = if worker.task.drill { super::drill::work(&mut worker) } else { worker.run() };
     worker.disconnect();
     worker.shared.end(outcome);
 }
@@ -215,7 +217,7 @@ impl Worker {
     }
 
     /// The wired ones first.
-    fn links(&self) -> Vec<Link> {
+    pub(super) fn links(&self) -> Vec<Link> {
         let wired = net::wired(&self.task.settings.network).into_iter().map(Link::Wired);
         let wireless = net::wireless().into_iter().map(Link::Wireless);
         let links: Vec<Link> = wired.chain(wireless).collect();
@@ -225,7 +227,7 @@ impl Worker {
         links
     }
 
-    fn connect(&mut self, link: &Link) -> Came {
+    pub(super) fn connect(&mut self, link: &Link) -> Came {
         self.disconnect();
         let interface = link.interface().to_string();
         let joined = match link {
@@ -259,7 +261,7 @@ impl Worker {
     }
 
     /// Takes the network down, if one is up.
-    fn disconnect(&mut self) {
+    pub(super) fn disconnect(&mut self) {
         if let Some(up) = self.up.take() {
             net::take_down(&up.interface);
         }
@@ -283,7 +285,8 @@ impl Worker {
 
     /// Writes to the ledger, where there is a root for it.
     pub(super) fn record(&self, text: &str) {
-        if self.task.root == mend::Root::Mounted {
+        // What a drill found is one record, with its result.
+        if self.task.root == mend::Root::Mounted && !self.task.drill {
             let mut diary = Diary::new();
             diary.note(Kind::Recovery, None, text);
             diary.write(&self.task.site.sysroot);

@@ -156,6 +156,26 @@ mod recovery {
     }
 }
 
+/// Somebody is there.
+mod console {
+    use super::{happens, lab::console};
+
+    #[test]
+    fn every_action() {
+        happens(console::every_action());
+    }
+
+    #[test]
+    fn locked() {
+        happens(console::locked());
+    }
+
+    #[test]
+    fn drill() {
+        happens(console::drill());
+    }
+}
+
 /// Through real U-Boot, from power on.
 mod uboot {
     use super::{all_play, lab::board::Uboot, lab::trials};

@@ -97,6 +97,19 @@ impl Desk {
         wished
     }
 
+    /// When something was typed last, in milliseconds since the kernel started; when the console was opened, where
+    /// nothing was.
+    pub fn heard(&self) -> u64 {
+        self.session.heard()
+    }
+
+    /// A last word on a line of its own.
+    pub fn say(&mut self, line: &str) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.put(format!("\r\n{line}\r\n").as_bytes());
+        }
+    }
+
     fn effect(
         &mut self,
         effect: Effect,

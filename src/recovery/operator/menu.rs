@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::super::menu::{Command, parse};
+use super::super::menu::{Command, Mistake, parse};
 
 /// Lines that [`lines`] makes at most.
 pub const LINES: usize = 5;
@@ -61,8 +61,8 @@ pub enum Choice {
     Numbered(Action),
     /// A command in words, as the plain prompt takes it.
     Words(Command),
-    /// Neither.
-    Unknown,
+    /// Neither, and why.
+    Unknown(Mistake),
 }
 
 fn offered(shell: bool) -> impl Iterator<Item = (Action, &'static str)> {
@@ -90,11 +90,11 @@ pub fn choose(line: &str, deployments: usize, shell: bool) -> Choice {
     if digits {
         let place = line.parse().ok().and_then(|number: usize| number.checked_sub(1));
         let chosen = place.and_then(|place| offered(shell).nth(place));
-        return chosen.map_or(Choice::Unknown, |(action, _)| Choice::Numbered(action));
+        return chosen.map_or(Choice::Unknown(Mistake::Unknown), |(action, _)| Choice::Numbered(action));
     }
     match parse(line, deployments) {
         Ok(command) => Choice::Words(command),
-        Err(_) => Choice::Unknown,
+        Err(mistake) => Choice::Unknown(mistake),
     }
 }
 
@@ -114,16 +114,16 @@ mod tests {
                 assert_eq!(choose(&format!(" {number} "), 0, shell), Choice::Numbered(action));
             }
             for wrong in [format!("{}", count + 1), "0".into(), "99".into(), "001".into(), "-1".into()] {
-                assert_eq!(choose(&wrong, 0, shell), Choice::Unknown, "{wrong}");
+                assert_eq!(choose(&wrong, 0, shell), Choice::Unknown(Mistake::Unknown), "{wrong}");
             }
         }
     }
 
     #[test]
     fn there_is_no_shell_unless_it_is_configured() {
-        assert_eq!(choose("11", 0, false), Choice::Unknown);
+        assert_eq!(choose("11", 0, false), Choice::Unknown(Mistake::Unknown));
         for word in ["sh", "shell", "/bin/sh", "exec sh"] {
-            assert_eq!(choose(word, 9, true), Choice::Unknown, "{word}");
+            assert_eq!(choose(word, 9, true), Choice::Unknown(Mistake::Unknown), "{word}");
         }
     }
 

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::super::menu::Command;
+use super::super::menu::{Command, HELP};
 use super::super::status::Wish;
 use super::editor::{Editor, Event};
 use super::lock::{HashError, Lock, PasswordHash};
@@ -133,6 +133,11 @@ impl Session {
         session.settle();
         session.redraw(view, out);
         session
+    }
+
+    /// When something was typed last that counted.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Takes a byte that was typed.
@@ -264,11 +269,16 @@ impl Session {
             Choice::Words(Command::Reboot) => self.wish(Wish::Reboot, view, out),
             Choice::Words(Command::PowerOff) => self.wish(Wish::PowerOff, view, out),
             Choice::Words(Command::Log) => Some(Effect::Ledger),
-            Choice::Words(Command::Nothing | Command::Status | Command::Help) => {
+            Choice::Words(Command::Nothing | Command::Status) => {
                 self.redraw(view, out);
                 None
             }
-            Choice::Unknown => self.again("not one of the numbers; Enter shows them", view, out),
+            Choice::Words(Command::Help) => {
+                say("A number of the menu, or one of these words:", out);
+                HELP.iter().for_each(|line| say(line, out));
+                self.again("Enter alone shows everything again", view, out)
+            }
+            Choice::Unknown(mistake) => self.again(&format!("{mistake}"), view, out),
         }
     }
 

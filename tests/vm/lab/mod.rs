@@ -11,6 +11,7 @@
 
 pub mod board;
 pub mod breakages;
+pub mod console;
 pub mod cuts;
 pub mod debian;
 pub mod fault;

@@ -12,7 +12,7 @@ use super::web::{Manner, Web};
 use super::{Fault, Outcome};
 
 /// Every deployment and every object is gone; `/var` is not.
-const DESTROYED: &str = "rm -rf ostree/deploy/lab/deploy/* ostree/repo/objects/* ostree/repo/refs/heads/*
+pub const DESTROYED: &str = "rm -rf ostree/deploy/lab/deploy/* ostree/repo/objects/* ostree/repo/refs/heads/*
     echo precious >ostree/deploy/lab/var/precious";
 /// How the bootloader would start it, whatever is on the disk.
 const COMMAND_LINE: &str = "console=ttyAMA0 root=LABEL=otaroot rw panic=-1";
