@@ -21,6 +21,12 @@ Usage: bootward-initramfs --arch ARCH --binary FILE --output FILE [OPTION ...]
   --fw-env-config FILE       becomes /etc/fw_env.config
   --prepare-root-conf FILE   becomes /etc/ostree/prepare-root.conf
   --keys DIR                 its files become /etc/bootward/keys/*
+  --recovery-module NAME     a module for recovery, which loads it when needed; beside all others; repeatable
+  --wifi FILE                wpa_supplicant, static or with its libraries; the regulatory database comes along
+  --wifi-root DIR            the tree that its libraries are in (default /)
+  --firmware NAME            a firmware file, as the driver asks for it (brcm/x.bin), or a beginning and '*';
+                             repeatable
+  --firmware-dir DIR         where firmware is; then lib/firmware of the kernel tree and of --wifi-root
   --add SRC:DST[:MODE]       one more file, with an octal mode (default 0644); repeatable
   --compress HOW             none, gzip (default), xz or zstd
   --manifest FILE            also write a list: mode, size, name of each entry
@@ -56,6 +62,16 @@ pub struct Request {
     pub release: Option<String>,
     /// `--module`
     pub modules: Vec<String>,
+    /// `--recovery-module`
+    pub recovery_modules: Vec<String>,
+    /// `--wifi`
+    pub wifi: Option<PathBuf>,
+    /// `--wifi-root`
+    pub wifi_root: Option<PathBuf>,
+    /// `--firmware`
+    pub firmware: Vec<String>,
+    /// `--firmware-dir`
+    pub firmware_dir: Option<PathBuf>,
     /// `--config`
     pub config: Option<PathBuf>,
     /// `--fw-env-config`
@@ -110,7 +126,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Err
     let (mut arch, mut binary, mut output) = (None, None, None);
     let (mut kernel_tree, mut release, mut config) = (None, None, None);
     let (mut fw_env_config, mut prepare_root_conf, mut keys) = (None, None, None);
+    let (mut wifi, mut wifi_root, mut firmware_dir) = (None, None, None);
     let (mut modules, mut additions) = (Vec::new(), Vec::new());
+    let (mut recovery_modules, mut firmware) = (Vec::new(), Vec::new());
     let (mut compression, mut list, mut manifest) = (Compression::Gzip, false, None);
     while let Some(option) = words.next() {
         match option.as_str() {
@@ -136,6 +154,11 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Err
             "--kernel-tree" => kernel_tree = path(),
             "--release" => release = Some(value),
             "--module" => modules.push(value),
+            "--recovery-module" => recovery_modules.push(value),
+            "--wifi" => wifi = path(),
+            "--wifi-root" => wifi_root = path(),
+            "--firmware" => firmware.push(value),
+            "--firmware-dir" => firmware_dir = path(),
             "--config" => config = path(),
             "--fw-env-config" => fw_env_config = path(),
             "--prepare-root-conf" => prepare_root_conf = path(),
@@ -155,6 +178,11 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Err
         kernel_tree,
         release,
         modules,
+        recovery_modules,
+        wifi,
+        wifi_root,
+        firmware,
+        firmware_dir,
         config,
         fw_env_config,
         prepare_root_conf,
@@ -167,13 +195,18 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Err
 }
 
 /// Options that take a value.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 18] = [
     "--arch",
     "--binary",
     "--output",
     "--kernel-tree",
     "--release",
     "--module",
+    "--recovery-module",
+    "--wifi",
+    "--wifi-root",
+    "--firmware",
+    "--firmware-dir",
     "--config",
     "--fw-env-config",
     "--prepare-root-conf",

@@ -4,7 +4,7 @@ use crate::args::Request;
 use crate::cpio::{self, Archive, Entry, Kind};
 use crate::resolve::Selection;
 use crate::tree::{self, Tree};
-use crate::{modinfo, pipe};
+use crate::{modinfo, pipe, wifi};
 use bootward::config::{Complaint, Config};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -30,6 +30,8 @@ pub enum Error {
     Config(PathBuf, Complaint),
     /// SOURCE_DATE_EPOCH is not a number of seconds that the format can hold.
     Epoch(String),
+    /// What Wi-Fi needs.
+    Wifi(wifi::Error),
     /// A name on the build host that is not UTF-8.
     Name(PathBuf),
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Error {
             Error::Compress(e) => e.fmt(f),
             Error::Config(path, complaint) => write!(f, "{}: {complaint}", path.display()),
             Error::Epoch(text) => write!(f, "SOURCE_DATE_EPOCH '{text}' is not seconds from 0 to 4294967295"),
+            Error::Wifi(e) => e.fmt(f),
             Error::Name(path) => write!(f, "{}: the name is not UTF-8", path.display()),
         }
     }
@@ -54,6 +57,12 @@ impl fmt::Display for Error {
 impl From<tree::Error> for Error {
     fn from(error: tree::Error) -> Error {
         Error::Tree(error)
+    }
+}
+
+impl From<wifi::Error> for Error {
+    fn from(error: wifi::Error) -> Error {
+        Error::Wifi(error)
     }
 }
 
@@ -88,6 +97,9 @@ pub fn gather(request: &Request) -> Result<(Archive, Selection), Error> {
     archive.add(file("etc/initrd-release", 0o644, initrd_release()))?;
     settings(request, &mut archive)?;
     let selection = modules(request, &mut archive)?;
+    for (name, permissions, bytes) in wifi::gather(request)? {
+        archive.add(file(&name, permissions, bytes))?;
+    }
     for addition in &request.additions {
         archive.add(file(&addition.target, addition.permissions, read(&addition.source)?))?;
     }
@@ -144,7 +156,7 @@ fn settings(request: &Request, archive: &mut Archive) -> Result<(), Error> {
 }
 
 fn modules(request: &Request, archive: &mut Archive) -> Result<Selection, Error> {
-    let names = match &request.config {
+    let mut names = match &request.config {
         Some(config) if request.modules.is_empty() => configured_modules(config, &read(config)?)?,
         Some(config) => {
             configured_modules(config, &read(config)?)?;
@@ -152,6 +164,7 @@ fn modules(request: &Request, archive: &mut Archive) -> Result<Selection, Error>
         }
         None => request.modules.clone(),
     };
+    names.extend(request.recovery_modules.iter().cloned());
     let Some(dir) = &request.kernel_tree else {
         return match names.first() {
             Some(name) => Err(Error::NoTree(name.clone())),

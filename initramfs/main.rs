@@ -11,6 +11,7 @@ mod modinfo;
 mod pipe;
 mod resolve;
 mod tree;
+mod wifi;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -93,7 +94,14 @@ fn describe(archive: &cpio::Archive, selection: &resolve::Selection, text: &mut 
     }
     for module in &selection.modules {
         for name in &module.firmware {
-            let _ = writeln!(text, "note: {} may ask for the firmware {name}: see --add", module.name);
+            let there = |entry: &cpio::Entry| {
+                let file = entry.name.strip_prefix("lib/firmware/").unwrap_or("");
+                file.strip_prefix(name.as_str()).is_some_and(|end| matches!(end, "" | ".xz" | ".zst"))
+            };
+            if !archive.entries().iter().any(there) {
+                let _ =
+                    writeln!(text, "note: {} may ask for the firmware {name}: see --firmware", module.name);
+            }
         }
     }
 }

@@ -8,8 +8,13 @@ use std::fmt;
 /// Most sections or program headers that are looked at.
 const HEADERS_LIMIT: usize = 65_535;
 const SECTION_NOBITS: u32 = 8;
+/// The longest name of a library or loader, in bytes.
+const NAME_LIMIT: usize = 256;
+const SEGMENT_LOAD: u32 = 1;
 const SEGMENT_DYNAMIC: u32 = 2;
 const SEGMENT_INTERPRETER: u32 = 3;
+const TAG_NEEDED: u64 = 1;
+const TAG_STRINGS: u64 = 5;
 const TYPE_EXECUTABLE: u16 = 2;
 const TYPE_SHARED: u16 = 3;
 
@@ -64,6 +69,8 @@ pub enum Error {
     NotExecutable(u16),
     /// Needs a dynamic loader, which is named.
     Dynamic(String),
+    /// A library's name that is none.
+    LibraryName,
     /// A module without `.modinfo`.
     NoModinfo,
 }
@@ -87,6 +94,7 @@ impl fmt::Display for Error {
                 f,
                 "dynamically linked (needs {loader}, which the initramfs does not have): build it for a -linux-musl target"
             ),
+            Error::LibraryName => write!(f, "a damaged ELF file: it needs a library without a name"),
             Error::NoModinfo => write!(f, "no .modinfo section, so not a kernel module"),
         }
     }
@@ -137,11 +145,20 @@ pub fn module(file: &[u8], arch: Arch) -> Result<Modinfo, Error> {
     Err(Error::NoModinfo)
 }
 
-/// Checks that a file is a static executable for `arch` (static-pie included).
+/// What a program or a library needs to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// The dynamic loader of a program.
+    pub loader: Option<String>,
+    /// Names of shared libraries.
+    pub libraries: Vec<String>,
+}
+
+/// What an executable or a shared library for `arch` needs.
 ///
 /// # Errors
-/// What it is instead.
-pub fn check_static(file: &[u8], arch: Arch) -> Result<(), Error> {
+/// Neither of the two, or damaged.
+pub fn needed(file: &[u8], arch: Arch) -> Result<Needed, Error> {
     check_header(file, arch)?;
     let kind = u16_at(file, 16)?;
     if kind != TYPE_EXECUTABLE && kind != TYPE_SHARED {
@@ -149,28 +166,60 @@ pub fn check_static(file: &[u8], arch: Arch) -> Result<(), Error> {
     }
     let table = usize::try_from(u64_at(file, 32)?).map_err(|_| Error::Truncated)?;
     let (size, count) = (usize::from(u16_at(file, 54)?), usize::from(u16_at(file, 56)?));
-    let mut dynamic: &[u8] = &[];
+    let mut needed = Needed::default();
+    let (mut dynamic, mut loaded): (&[u8], Vec<&[u8]>) = (&[], Vec::new());
     for index in 0..count.min(HEADERS_LIMIT) {
         let header = slice(file, offset(table, size, index)?, 56)?;
-        let kind = u32_at(header, 0)?;
-        if kind != SEGMENT_INTERPRETER && kind != SEGMENT_DYNAMIC {
-            continue;
+        let bytes = || range(file, u64_at(header, 8)?, u64_at(header, 32)?);
+        match u32_at(header, 0)? {
+            SEGMENT_INTERPRETER => needed.loader = Some(string(bytes()?, 0)?),
+            SEGMENT_DYNAMIC => dynamic = bytes()?,
+            SEGMENT_LOAD => loaded.push(header),
+            _ => {}
         }
-        let bytes = range(file, u64_at(header, 8)?, u64_at(header, 32)?)?;
-        if kind == SEGMENT_INTERPRETER {
-            let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-            let loader = String::from_utf8_lossy(bytes.get(..end).unwrap_or(bytes)).into_owned();
-            return Err(Error::Dynamic(loader));
-        }
-        dynamic = bytes;
     }
-    // A shared library has no interpreter either; tag 1 (DT_NEEDED) is what it would lack at run time.
-    let needs_library = dynamic
-        .chunks_exact(16)
-        .map_while(|d| u64_at(d, 0).ok())
-        .take_while(|tag| *tag != 0)
-        .any(|tag| tag == 1);
-    if needs_library { Err(Error::Dynamic("shared libraries".to_owned())) } else { Ok(()) }
+    let entries = dynamic.chunks_exact(16).map_while(|d| Some((u64_at(d, 0).ok()?, u64_at(d, 8).ok()?)));
+    let entries: Vec<(u64, u64)> = entries.take_while(|(tag, _)| *tag != 0).collect();
+    let names = entries.iter().filter(|(tag, _)| *tag == TAG_NEEDED).map(|(_, at)| *at);
+    let strings = entries.iter().find(|(tag, _)| *tag == TAG_STRINGS).map(|(_, at)| *at);
+    for name in names {
+        let strings = in_file(&loaded, strings.ok_or(Error::Truncated)?)?;
+        let at = strings.checked_add(name).and_then(|at| usize::try_from(at).ok()).ok_or(Error::Truncated)?;
+        needed.libraries.push(string(file, at)?);
+    }
+    Ok(needed)
+}
+
+/// Where in the file an address is.
+fn in_file(loaded: &[&[u8]], address: u64) -> Result<u64, Error> {
+    for header in loaded {
+        let (offset, start, size) = (u64_at(header, 8)?, u64_at(header, 16)?, u64_at(header, 32)?);
+        if let Some(into) = address.checked_sub(start).filter(|into| *into < size) {
+            return offset.checked_add(into).ok_or(Error::Truncated);
+        }
+    }
+    Err(Error::Truncated)
+}
+
+fn string(bytes: &[u8], at: usize) -> Result<String, Error> {
+    let bytes = bytes.get(at..).ok_or(Error::Truncated)?;
+    let name = bytes.get(..NAME_LIMIT).unwrap_or(bytes).split(|b| *b == 0).next().unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|_| Error::LibraryName)?;
+    if name.is_empty() { Err(Error::LibraryName) } else { Ok(name.to_owned()) }
+}
+
+/// Checks that a file is a static executable for `arch` (static-pie included).
+///
+/// # Errors
+/// What it is instead.
+pub fn check_static(file: &[u8], arch: Arch) -> Result<(), Error> {
+    let needed = needed(file, arch)?;
+    match needed.loader {
+        Some(loader) => Err(Error::Dynamic(loader)),
+        // A shared library has no loader either.
+        None if needed.libraries.is_empty() => Ok(()),
+        None => Err(Error::Dynamic("shared libraries".to_owned())),
+    }
 }
 
 fn check_header(file: &[u8], arch: Arch) -> Result<(), Error> {
@@ -236,13 +285,13 @@ mod tests {
         assert!(matches!(check_static(&whole, arch), Err(Error::Dynamic(_)) | Ok(())));
         assert_eq!(module(&whole, arch), Err(Error::NoModinfo));
         for length in (0..1200).chain((0..whole.len()).step_by(65_537)) {
-            let _ = (check_static(&whole[..length], arch), module(&whole[..length], arch));
+            let _ = (needed(&whole[..length], arch), module(&whole[..length], arch));
         }
         let mut head = whole.clone();
         for at in 0..1024 {
             for value in [0, 0x7f, 0xff] {
                 let kept = std::mem::replace(&mut head[at], value);
-                let _ = (check_static(&head, arch), module(&head, arch));
+                let _ = (needed(&head, arch), module(&head, arch));
                 head[at] = kept;
             }
         }

@@ -5,6 +5,10 @@ use crate::tree::{Error, Tree, normal};
 /// Most modules in one initramfs.
 const MODULES_LIMIT: usize = 4096;
 
+/// What a module asks the kernel's modprobe for by name, without saying so in itself: mac80211 encrypts with CCM(AES) and
+/// protects management frames with CMAC(AES) (net/mac80211/aes_ccm.c, aes_cmac.c).
+const UNSAID: [(&str, [&str; 3]); 1] = [("mac80211", ["ccm", "ctr", "cmac"])];
+
 /// A module that goes in.
 #[derive(Debug)]
 pub struct Module {
@@ -140,7 +144,9 @@ impl Selection {
         for needed in info.values("depends").flat_map(|v| v.split(',')).filter(|n| !n.is_empty()) {
             depends.extend(self.found(needed, tree, Some(name))?);
         }
-        let wishes: Vec<(bool, String)> = info.values("softdep").flat_map(soft).collect();
+        let mut wishes: Vec<(bool, String)> = info.values("softdep").flat_map(soft).collect();
+        let unsaid = UNSAID.iter().filter(|(module, _)| *module == name).flat_map(|(_, wishes)| wishes);
+        wishes.extend(unsaid.map(|wish| (true, (*wish).to_owned())));
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for (first, wish) in wishes {
             match self.found(&wish, tree, Some(name)) {
