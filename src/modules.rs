@@ -134,7 +134,7 @@ impl<'a> Index<'a> {
 }
 
 /// Whether a path such as `kernel/fs/ext4/ext4.ko.xz` is the module `name`; `-` and `_` are the same.
-fn is_module(path: &str, name: &str) -> bool {
+pub(crate) fn is_module(path: &str, name: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split_once(".ko").map_or(file, |(stem, _)| stem);
     crate::cmdline::same_name(stem.as_bytes(), name.as_bytes())

@@ -4,27 +4,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::worker::{Watching, Worker};
-use crate::net::wifi::{Origin, Places, Profile, Radio, Settings, profiles};
+use crate::net::Watch;
+use crate::net::wifi::{Known, Origin, Places, Profile, Radio, Settings, drivers, file, known, slot};
+use crate::sys::files::Disk;
 
 /// Starts the radio and joins the first network that lets us in.
 ///
 /// # Errors
 /// Why none did.
 pub(super) fn join(worker: &mut Worker, interface: &str) -> Result<(), String> {
+    let found = places_known(worker);
     let wifi = &worker.task.settings.wifi;
+    let country = if wifi.country.is_empty() { &found.country } else { &wifi.country };
     let settings = Settings {
         supplicant: PathBuf::from(&wifi.supplicant),
-        country: wifi.country.clone(),
+        country: country.clone(),
         join: Duration::from_secs(u64::from(wifi.join)),
         ..Settings::default()
     };
-    let places = Places {
-        boot: Some(worker.task.site.boot.clone()),
-        root: Some(worker.task.site.sysroot.clone()),
-        ..Places::default()
-    };
     let mut known: Vec<Profile> = worker.typed.iter().cloned().collect();
-    known.extend(profiles(&places));
+    known.extend(found.profiles);
     let shared = worker.shared.clone();
     let mut watching = Watching::new(&shared);
     let mut radio = Radio::start(interface, &settings, &mut watching).map_err(|e| e.to_string())?;
@@ -42,6 +41,7 @@ pub(super) fn join(worker: &mut Worker, interface: &str) -> Result<(), String> {
             Ok(joined) => {
                 shared.tell(&format!("{interface} joined '{}' ({})", joined.name, joined.key_mgmt));
                 worker.radio = Some(radio);
+                remember(worker, profile);
                 return Ok(());
             }
             Err(e) => {
@@ -57,4 +57,46 @@ pub(super) fn join(worker: &mut Worker, interface: &str) -> Result<(), String> {
         }
     }
     Err(last)
+}
+
+/// Loads the radio's driver where no radio is there, from the initramfs. Deployments are not asked: what is in them was not
+/// verified by now, and a module would run in the kernel.
+pub(super) fn load_drivers(worker: &Worker, watch: &mut dyn Watch) {
+    let found = places_known(worker);
+    for complaint in &found.complaints {
+        watch.tell(complaint);
+    }
+    drivers::load(&[PathBuf::from("/")], &found.modules, &found.options, watch);
+}
+
+fn places_known(worker: &Worker) -> Known {
+    let (wifi, site) = (&worker.task.settings.wifi, &worker.task.site);
+    let (mut config, mut complaints) = (Vec::new(), Vec::new());
+    for text in &wifi.networks {
+        match file::line(text, Origin::Config) {
+            Ok(profile) => config.push(profile),
+            Err(why) => complaints.push(format!("[wifi] networks: {why}")),
+        }
+    }
+    let boot = (!wifi.boot.is_empty()).then(|| site.boot.join(&wifi.boot));
+    let mut found = known(&Places {
+        config,
+        directory: PathBuf::from(&wifi.profiles),
+        boot,
+        root: Some(site.sysroot.clone()),
+    });
+    found.complaints.extend(complaints);
+    found
+}
+
+/// What let us in is tried first the next time. Where the root cannot be written, or is gone, that is no loss now.
+fn remember(worker: &Worker, profile: &Profile) {
+    if profile.origin == Origin::LastGood {
+        return;
+    }
+    let site = &worker.task.site;
+    let Ok(mut disk) = Disk::open(&site.sysroot, &site.boot) else { return };
+    if let Err(e) = slot::remember(&mut disk, profile) {
+        log::info!("the network is not remembered: {e}");
+    }
 }

@@ -219,6 +219,9 @@ impl Worker {
     /// The wired ones first.
     pub(super) fn links(&self) -> Vec<Link> {
         let wired = net::wired(&self.task.settings.network).into_iter().map(Link::Wired);
+        if net::wireless().is_empty() {
+            super::wireless::load_drivers(self, &mut Watching::new(&self.shared));
+        }
         let wireless = net::wireless().into_iter().map(Link::Wireless);
         let links: Vec<Link> = wired.chain(wireless).collect();
         if links.is_empty() {

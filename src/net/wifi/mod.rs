@@ -2,22 +2,30 @@
 //!
 //! ```text
 //!   places ──> profile   which networks, in which order: what worked last, the lists, the factory's
+//!   escrow ──> slot     what the running system hands over
+//!   drivers              the radio's driver and firmware, from the initramfs or a deployment
 //!   radio  ──> daemon    the supervised child and its control socket
 //!          ──> join      what to try next and what a failure means (pure)
 //!          ──> wire      events, scan results, status (pure)
 //! ```
 //!
 //! One network block for every access point is enough in a simulation and not on real chips: [`join`] climbs a ladder.
-//! Rings: `profile`, `wire` and `join` are alloc; the rest is std.
+//! Rings: `profile`, `file`, `slot`, `wire` and `join` are alloc; the
+//! rest is std.
 
+pub mod escrow;
+pub mod file;
 pub mod join;
 pub mod profile;
+pub mod slot;
 pub mod wire;
 
 #[cfg(not(target_os = "none"))]
 mod control;
 #[cfg(not(target_os = "none"))]
 mod daemon;
+#[cfg(not(target_os = "none"))]
+pub mod drivers;
 #[cfg(not(target_os = "none"))]
 mod places;
 #[cfg(not(target_os = "none"))]
@@ -32,7 +40,7 @@ pub use profile::{Key, Origin, Profile, Secret, Unfit};
 pub use wire::{Protection, Seen};
 
 #[cfg(not(target_os = "none"))]
-pub use places::{Places, profiles};
+pub use places::{Known, Places, known, profiles};
 #[cfg(not(target_os = "none"))]
 pub use radio::{Joined, Radio, Settings};
 

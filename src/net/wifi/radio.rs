@@ -143,6 +143,8 @@ impl Radio {
         let named = |seen: &[Seen]| seen.iter().any(|s| s.ssid == profile.ssid);
         let seen = match &self.seen {
             Some((when, seen)) if when.elapsed() < FRESH && named(seen) => seen.clone(),
+            // Joining asks for it by its name, which a scan does not.
+            _ if profile.hidden => Vec::new(),
             _ => self.scan(watch)?,
         };
         let tried = self.attempts(profile, &seen, watch);
