@@ -28,6 +28,8 @@ pub mod status;
 pub mod trial;
 #[cfg(feature = "verify")]
 pub mod verify;
+#[cfg(feature = "recovery")]
+pub mod wifi;
 
 use std::process::ExitCode;
 
@@ -74,6 +76,8 @@ const VERBS: &[Verb] = &[
         summary: "ask for recovery, or a drill of it, at the next boot",
         run: recover::run,
     },
+    #[cfg(feature = "recovery")]
+    Verb { name: "wifi", summary: "hand the system's Wi-Fi over to recovery", run: wifi::run },
     Verb { name: "env", summary: "print or change the U-Boot environment", run: env::run },
     Verb { name: "log", summary: "what the boot ledger remembers", run: log::run },
     #[cfg(feature = "publish")]

@@ -261,3 +261,115 @@ fn a_build_without_wpa3_joins_on_the_next_rung() {
     radio.join(&home(), &mut watch).unwrap();
     assert!(stage.commands().contains(&"SET_NETWORK 7 key_mgmt WPA-PSK".to_string()));
 }
+
+fn put(root: &Path, name: &str, text: &str) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A system that has used every program there is.
+fn system() -> tempfile::TempDir {
+    let room = tempfile::tempdir().unwrap();
+    let at = room.path();
+    let nm = |id: &str, more: &str| {
+        format!(
+            "[connection]\nid={id}\nuuid=u-{id}\ntype=wifi\n{more}\n[wifi]\nssid={id}\n\n[wifi-security]\nkey-mgmt=wpa-psk\npsk=nm-secret\n"
+        )
+    };
+    let connections = "os/etc/NetworkManager/system-connections";
+    put(at, &format!("{connections}/Older.nmconnection"), &nm("Older", ""));
+    put(at, &format!("{connections}/Newer.nmconnection"), &nm("Newer", ""));
+    put(at, &format!("{connections}/Other.nmconnection"), &nm("Other", "interface-name=wlan7\n"));
+    put(at, "os/var/lib/NetworkManager/timestamps", "[timestamps]\nu-Older=1000\nu-Newer=2000\n");
+    put(at, "os/var/lib/iwd/Iwd Net.psk", "[Security]\nPassphrase=iwd-secret\n");
+    put(at, "os/etc/iwd/main.conf", "[General]\nCountry=at\n");
+    let block =
+        |ssid: &str, more: &str| format!("network={{\nssid=\"{ssid}\"\npsk=\"sup-secret\"\n{more}}}\n");
+    put(
+        at,
+        "os/etc/wpa_supplicant/wpa_supplicant-wlan0.conf",
+        &format!("country=DE\n{}", block("First", "priority=9\n")),
+    );
+    let work = "network={\nssid=\"Work\"\nkey_mgmt=WPA-EAP\nca_cert=\"/etc/ssl/work.pem\"\npassword=\"eap-secret\"\n}\n";
+    put(at, "os/etc/wpa_supplicant/wpa_supplicant.conf", &(block("Newer", "") + work));
+    put(at, "os/var/lib/connman/home.config", "[service_h]\nType=wifi\nName=Conn\nPassphrase=conn-secret\n");
+    put(
+        at,
+        "os/etc/modprobe.d/brcm.conf",
+        "# x\noptions brcmfmac \\\n feature_disable=0x82000\noptions snd x=1\n",
+    );
+    put(at, "os/usr/lib/modprobe.d/brcm.conf", "options brcmfmac hidden=1\n");
+    put(at, "os/usr/lib/modprobe.d/reg.conf", "options cfg80211 ieee80211_regdom=US\n");
+    put(at, "os/sys/class/net/eth0/address", "");
+    put(at, "os/sys/class/net/wlan0/phy80211/name", "phy0\n");
+    put(at, "os/sys/bus/sdio/drivers/brcmfmac/bind", "");
+    fs::create_dir_all(at.join("os/sys/class/net/wlan0/device")).unwrap();
+    let link = |text: &str, name: &str| std::os::unix::fs::symlink(text, at.join(name)).unwrap();
+    link("../../../../bus/sdio/drivers/brcmfmac", "os/sys/class/net/wlan0/device/driver");
+    link("../../../../module/brcmfmac", "os/sys/bus/sdio/drivers/brcmfmac/module");
+    fs::create_dir_all(at.join("phys/ostree")).unwrap();
+    room
+}
+
+fn wifi(room: &Path, arguments: &[&str]) -> (String, String, bool) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bootward"));
+    command.arg("wifi").args(arguments).arg("--root").arg(room.join("os"));
+    let output = command.arg("--sysroot").arg(room.join("phys")).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.success())
+}
+
+#[test]
+fn what_every_program_knows_is_handed_over_and_no_secret_is_shown() {
+    let room = system();
+    let slot = room.path().join("phys/ostree/bootward/wifi");
+    let (said, left, ok) = wifi(room.path(), &["escrow", "--dry-run"]);
+    assert!(ok && !slot.exists(), "{left}");
+    let (json, more, ok) = wifi(room.path(), &["escrow", "--json"]);
+    assert!(ok, "{more}");
+    for text in [&said, &left, &json, &more] {
+        assert!(!text.contains("secret"), "{text}");
+    }
+    assert!(left.contains("Other.nmconnection: it is for wlan7"), "{left}");
+    assert!(left.contains("'Work' needs the file"), "{left}");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<&str> =
+        value["networks"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["First", "Newer", "Older", "Iwd Net", "Newer", "Conn"]);
+    assert_eq!((value["country"].as_str(), value["modules"][0].as_str()), (Some("AT"), Some("brcmfmac")));
+    assert_eq!(
+        value["options"],
+        serde_json::json!(["brcmfmac feature_disable=0x82000", "cfg80211 ieee80211_regdom=US"])
+    );
+    assert_eq!(fs::metadata(&slot).unwrap().permissions().mode() & 0o777, 0o600);
+    // As recovery reads it.
+    let places = bootward::net::wifi::Places {
+        directory: room.path().join("none"),
+        root: Some(room.path().join("phys")),
+        ..bootward::net::wifi::Places::default()
+    };
+    let known = bootward::net::wifi::known(&places);
+    assert_eq!(known.profiles.len(), 6);
+    assert_eq!(known.profiles[0].key, Key::Passphrase(Secret::new("sup-secret")));
+    assert!(known.complaints.is_empty() && known.options.len() == 2);
+    let (said, _, ok) = wifi(room.path(), &["show"]);
+    assert!(ok && said.contains("Iwd Net (WPA2/WPA3") && !said.contains("secret"), "{said}");
+    let (_, _, ok) = wifi(room.path(), &["forget"]);
+    assert!(ok && !slot.exists());
+    assert!(!wifi(room.path(), &["show"]).2);
+}
+
+#[test]
+fn what_is_not_found_leaves_the_slot_as_it_is() {
+    let room = system();
+    assert!(wifi(room.path(), &["escrow"]).2);
+    let slot = room.path().join("phys/ostree/bootward/wifi");
+    let before = fs::read(&slot).unwrap();
+    for name in ["os/etc", "os/var"] {
+        fs::remove_dir_all(room.path().join(name)).unwrap();
+    }
+    let (_, why, ok) = wifi(room.path(), &["escrow"]);
+    assert!(!ok && why.contains("no network for wlan0 was found"), "{why}");
+    assert_eq!(fs::read(&slot).unwrap(), before);
+}

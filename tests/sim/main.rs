@@ -22,3 +22,4 @@ mod repair;
 mod shelf;
 mod tree;
 mod trial;
+mod wifi;
