@@ -249,6 +249,14 @@ fn composefs_on_an_old_kernel() {
 }
 
 #[test]
+fn every_kind_of_network_is_joined_and_every_failure_told() {
+    match lab::wifi::every_network() {
+        Ok(happened) => happened.iter().for_each(|line| println!("{line}")),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
 fn what_power_cuts_leave_boots_as_in_their_laboratory() {
     match lab::cuts::agree() {
         Ok(happened) => happened.iter().for_each(|line| println!("{line}")),

@@ -158,7 +158,8 @@ pub fn initramfs_of(
     Ok(output)
 }
 
-fn cargo() -> Command {
+/// Cargo, in the project's directory.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     command

@@ -30,5 +30,6 @@ pub mod trust;
 pub mod verity;
 pub mod vm;
 pub mod web;
+pub mod wifi;
 
 pub use fault::{Fault, Outcome};
