@@ -36,6 +36,7 @@ fmt: ## formatting
 clippy: ## lints of all targets, both feature sets
 	cargo clippy --quiet --all-targets --features builder,minreq -- -D warnings
 	cargo clippy --quiet --lib --bin bootward --no-default-features -- -D warnings
+	cargo clippy --quiet --lib --bin bootward --test gpg --features gpg -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --lib
 
 check-rings: ## the inner rings build without an operating system
@@ -53,6 +54,7 @@ oelint: ## the Yocto layer, by oelint-adv
 
 unit: ## unit, integration and simulation tests
 	cargo test --features builder,minreq --lib --bins --test it --test sim
+	cargo test --features gpg --test gpg
 
 size: ## both feature sets, both architectures, against tests/size-budget
 	@tests/size

@@ -9,7 +9,8 @@ use crate::deploy::act::{self, Error, Progress, Report};
 use crate::deploy::kargs::Edits;
 use crate::deploy::prepare::Options as Asked;
 use crate::ostree::Commit;
-use crate::ostree::verify::keys;
+use crate::ostree::keyring::{self, Source};
+use crate::sys::time;
 
 use super::options::{Known, Options, usage};
 
@@ -34,7 +35,8 @@ boot. The running, the merged, the pinned and one confirmed deployment stay.
   --no-prune           leave objects that nothing needs
   --trial              count its boots: upgrade_available=1, bootcount=0,
                        rollback=0 in the U-Boot environment
-  --keys FILE          trusted ed25519 keys: one must have signed the commit
+  --keys FILE          trusted ed25519 keys: one must have signed the commit; in a
+                       build with the feature 'gpg' also OpenPGP certificates
   --force              deploy a commit that failed on this device
 ";
 
@@ -127,8 +129,9 @@ pub fn deploy(arguments: &[String]) -> ExitCode {
     };
     let trusted = match options.value("--keys") {
         Some("") => return usage("--keys takes a file"),
-        path => match keys(path.unwrap_or("")) {
-            Ok(trusted) => trusted,
+        None => None,
+        Some(path) => match keyring::trusted(&[Source::File(path.into())], 1) {
+            Ok(trusted) => Some(trusted),
             Err(fault) => return failed(&fault),
         },
     };
@@ -146,7 +149,7 @@ pub fn deploy(arguments: &[String]) -> ExitCode {
     let json = options.has("--json");
     let mut progress = shown(json);
     let done = match trusted {
-        Some(trusted) => match trusted.verify(data, metadata.as_deref()) {
+        Some(trusted) => match trusted.verify(data, metadata.as_deref(), u64::try_from(time::wall()).ok()) {
             Ok(verified) if dry_run => act::dry_run(&site, verified.commit(), &asked),
             Ok(verified) => act::deploy(&site, &verified, &asked, &mut progress),
             Err(why) => return failed(&format!("commit {checksum}: {why}")),

@@ -10,8 +10,7 @@ use serde::Serialize;
 use crate::deploy::act;
 use crate::deploy::prepare::Options as Deploy;
 use crate::ostree::Checksum;
-use crate::ostree::keyring::{self, Source};
-use crate::ostree::sign::Keys;
+use crate::ostree::keyring::{self, KeyringError, Source, Trusted};
 use crate::pull::{self, Progress, Wanted};
 use crate::repo::refs;
 use crate::upgrade::{self, Found, Request};
@@ -55,7 +54,10 @@ const COMMON: &str = "
   --downgrade          take --commit although it is older than what was confirmed
   --keys FILE          trusted ed25519 keys, one a line in base64; or a directory
                        of such files (default: /etc/ostree/trusted.ed25519[.d],
-                       revoked.ed25519[.d] and the same in /usr/share/ostree)
+                       revoked.ed25519[.d] and the same in /usr/share/ostree);
+                       a build with the feature 'gpg' takes OpenPGP certificates
+                       too (default, where there is no ed25519 key: those of
+                       --remote in the repository, /usr/share/ostree/trusted.gpg.d)
   --threshold N        so many of the keys must have signed (default 1)
   --remote NAME        the ref becomes NAME:REF (default: a local ref)
   --compatible NAME    the hardware that it must be made for
@@ -151,13 +153,13 @@ pub fn upgrade(arguments: &[String]) -> ExitCode {
 }
 
 /// The trusted keys.
-fn keys(options: &Options) -> Result<Keys, ExitCode> {
+fn keys(options: &Options) -> Result<Trusted, ExitCode> {
     let threshold = number(options, "--threshold", 1, crate::ostree::sign::MAX_KEYS)?;
-    keyring::keys(&places(options.value("--keys")), threshold).map_err(|e| failed(&e))
+    trusted(options, threshold).map_err(|e| failed(&e))
 }
 
 /// What was typed, understood.
-fn request<'a>(options: &'a Options, sysroot: &'a Path, keys: &'a Keys) -> Result<Request<'a>, ExitCode> {
+fn request<'a>(options: &'a Options, sysroot: &'a Path, keys: &'a Trusted) -> Result<Request<'a>, ExitCode> {
     if !options.rest.is_empty() {
         return Err(usage("the commit is named by --ref and --commit"));
     }
@@ -192,7 +194,7 @@ fn request<'a>(options: &'a Options, sysroot: &'a Path, keys: &'a Keys) -> Resul
             check: options.has("--check"),
             ..pull::Options::default()
         },
-        ..Request::new(sysroot, sources, wanted, keys)
+        ..Request::new(sysroot, sources, wanted, keys.trust())
     })
 }
 
@@ -207,6 +209,23 @@ fn fetch(options: &Options, request: &Request<'_>) -> Result<Found, upgrade::Err
     })?;
     show.pulled(&found.name(), &done);
     Ok(found)
+}
+
+/// The keys that were named, else those of ed25519 where libostree has them; where there are none, those of OpenPGP.
+fn trusted(options: &Options, threshold: usize) -> Result<Trusted, KeyringError> {
+    let found = keyring::trusted(&places(options.value("--keys")), threshold);
+    #[cfg(feature = "gpg")]
+    if !options.has("--keys")
+        && let Err(KeyringError::Together(crate::ostree::sign::KeysError::Empty)) = found
+    {
+        let repository = Path::new(options.value("--sysroot").unwrap_or("/sysroot")).join(crate::repo::REPO);
+        let global = Path::new("/usr/share/ostree/trusted.gpg.d");
+        let places = keyring::gpg_places(&repository, options.value("--remote"), global)?;
+        if !places.is_empty() {
+            return keyring::trusted(&places, threshold);
+        }
+    }
+    found
 }
 
 fn places(given: Option<&str>) -> Vec<Source> {

@@ -30,6 +30,36 @@ const DATED: u64 = 1_000_000_000;
 pub enum Trust<'a> {
     /// Ed25519 keys.
     Ed25519(&'a Keys),
+    /// OpenPGP certificates.
+    #[cfg(all(feature = "gpg", not(target_os = "none")))]
+    Gpg(&'a super::sign::gpg::Ring),
+}
+
+impl<'a> From<&'a Keys> for Trust<'a> {
+    fn from(keys: &'a Keys) -> Self {
+        Trust::Ed25519(keys)
+    }
+}
+
+impl Trust<'_> {
+    /// Believes a commit that is signed as it must be; `now` is in seconds since 1970, where it is known.
+    ///
+    /// # Errors
+    /// When it is not to be believed.
+    pub fn verify(
+        self,
+        commit: Vec<u8>,
+        metadata: Option<&[u8]>,
+        now: Option<u64>,
+    ) -> Result<VerifiedCommit, SignError> {
+        // Ed25519 keys do not expire.
+        let _ = now;
+        match self {
+            Trust::Ed25519(keys) => keys.verify(commit, metadata),
+            #[cfg(all(feature = "gpg", not(target_os = "none")))]
+            Trust::Gpg(ring) => ring.verify(commit, metadata, now),
+        }
+    }
 }
 
 /// What a commit must be.
@@ -224,9 +254,7 @@ impl<'a> Policy<'a> {
         commit: Vec<u8>,
         metadata: Option<&[u8]>,
     ) -> Result<Admitted, Refusal> {
-        let verified = match self.trust {
-            Trust::Ed25519(keys) => keys.verify(commit, metadata),
-        };
+        let verified = self.trust.verify(commit, metadata, self.age.now);
         let verified = verified.map_err(Refusal::Signature)?;
         let commit = verified.commit();
         if commit.checksum() != *name {

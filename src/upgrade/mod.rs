@@ -32,7 +32,7 @@ use crate::keyfile;
 use crate::ostree::Checksum;
 use crate::ostree::admit::{Age, Policy, Trust};
 use crate::ostree::mark::Mark;
-use crate::ostree::sign::{Keys, VerifiedCommit};
+use crate::ostree::sign::VerifiedCommit;
 use crate::pull::{self, Progress, Wanted};
 use crate::repo::store::STAGING;
 use crate::repo::{Config, Store};
@@ -64,7 +64,7 @@ pub struct Request<'a> {
     /// Which commit.
     pub wanted: Wanted,
     /// Who must have signed it.
-    pub keys: &'a Keys,
+    pub keys: Trust<'a>,
     /// The device's name for its hardware, where it has one.
     pub compatible: Option<&'a str>,
     /// Take a commit that does not say for which refs it was made.
@@ -85,13 +85,18 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The least that has to be said.
-    pub fn new(sysroot: &'a Path, sources: Vec<Url>, wanted: Wanted, keys: &'a Keys) -> Self {
+    pub fn new(
+        sysroot: &'a Path,
+        sources: Vec<Url>,
+        wanted: Wanted,
+        keys: impl Into<Trust<'a>>,
+    ) -> Self {
         Request {
             sysroot,
             sources,
             transport: fetch::Options::default(),
             wanted,
-            keys,
+            keys: keys.into(),
             compatible: None,
             unbound: false,
             downgrade: false,
@@ -227,7 +232,7 @@ fn admit(
         compatible: request.compatible,
         age: request.age,
         exception: request.wanted.commit.filter(|_| request.downgrade),
-        ..Policy::new(Trust::Ed25519(request.keys), floor)
+        ..Policy::new(request.keys, floor)
     };
     let name = Checksum::of(&commit);
     let admitted = policy.admit(&name, commit, metadata).map_err(|e| e.to_string())?;

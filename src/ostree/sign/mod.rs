@@ -1,6 +1,6 @@
 //! Ed25519 signatures of commits, as libostree's sign-ed25519 makes them: over the bytes of the commit object, kept
-//! in its detached metadata as `ostree.sign.ed25519` of type `aay` (src/libostree/ostree-sign-ed25519.c).
-
+//! in its detached metadata as `ostree.sign.ed25519` of type `aay` (src/libostree/ostree-sign-ed25519.c). Those of OpenPGP
+//! are in [`gpg`], where they are built in.
 //!
 //! What is checked is strict: a key that is no canonical point, or one of small order, is no key; a signature has 64
 //! bytes, a canonical scalar and a canonical `R` that is not of small order (RFC 8032, 5.1.7). The equation is the one
@@ -8,6 +8,8 @@
 //! else can.
 
 pub mod base64;
+#[cfg(all(feature = "gpg", not(target_os = "none")))]
+pub mod gpg;
 mod keys;
 #[cfg(feature = "publish")]
 pub mod make;
@@ -29,7 +31,8 @@ pub const MAX_SIGNATURES: usize = 32;
 /// Where the signatures are in the detached metadata.
 pub const SIGNATURES: &str = "ostree.sign.ed25519";
 
-/// A commit that as many trusted keys have signed as have to. Only [`Keys::verify`] makes one.
+/// A commit that as many trusted keys have signed as have to. Only verification makes one:
+/// [`Keys::verify`], and where it is built in that of OpenPGP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerifiedCommit {
     commit: Commit,
@@ -86,6 +89,9 @@ pub enum SignError {
     },
     /// Nobody but a revoked key has signed it; it is this one of the trusted ones, counted from 0.
     Revoked(usize),
+    /// Its OpenPGP signatures do not make it one to be believed.
+    #[cfg(all(feature = "gpg", not(target_os = "none")))]
+    Gpg(gpg::GpgError),
     /// Fewer different keys have signed it than have to.
     Threshold {
         /// How many did.
@@ -115,6 +121,8 @@ impl fmt::Display for SignError {
                 write!(f, "none of {signatures} signatures ({malformed} malformed) is of {keys} trusted keys")
             }
             SignError::Revoked(key) => write!(f, "its commit is signed by key {}, which is revoked", key + 1),
+            #[cfg(all(feature = "gpg", not(target_os = "none")))]
+            SignError::Gpg(error) => error.fmt(f),
             SignError::Threshold { valid, wanted } => {
                 write!(f, "its commit is signed by {valid} of the {wanted} trusted keys that have to sign it")
             }
