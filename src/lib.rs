@@ -10,7 +10,7 @@
 //!            │          cli ──> upgrade  trial::act  deploy::act  pull  fetch  health::run  recovery     sys: the kernel
 //!            │                    │
 //!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
-//!            │   deploy  repo  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
+//!            │   deploy  composefs  repo  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
 //!            │
 //!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
@@ -32,6 +32,8 @@ extern crate alloc;
 pub mod arrange;
 pub mod block;
 pub mod cmdline;
+#[cfg(feature = "recovery")]
+pub mod composefs;
 pub mod config;
 #[cfg(feature = "recovery")]
 pub mod deploy;

@@ -284,6 +284,17 @@ pub struct Look {
     pub changed: (i64, i64),
 }
 
+/// What fs-verity says of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sealed {
+    /// It has this digest, and the kernel checks what is read against it.
+    Digest([u8; 32]),
+    /// It is not switched on for this file.
+    Not,
+    /// The filesystem has none.
+    Never,
+}
+
 /// What objects and deployments need besides: contents of any length, owners, modes, extended attributes, second names.
 ///
 /// What these make is durable after the next [`Files::sync`] and not before.
@@ -386,6 +397,19 @@ pub trait Trees: Files {
     /// # Errors
     /// As mknod(2).
     fn whiteout(&mut self, at: &At, meta: &Meta) -> Result<(), Self::Error>;
+
+    /// The fs-verity digest of a regular file.
+    ///
+    /// # Errors
+    /// When it cannot be told, or is not of SHA-256.
+    fn sealed(&mut self, at: &At) -> Result<Sealed, Self::Error>;
+
+    /// Switches fs-verity on for a regular file, whose content can then not be changed any more; one that has it is success.
+    /// `false` where the filesystem has none.
+    ///
+    /// # Errors
+    /// When it has and refuses.
+    fn seal_content(&mut self, at: &At) -> Result<bool, Self::Error>;
 
     /// The room that is left for us.
     ///

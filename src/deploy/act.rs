@@ -233,6 +233,12 @@ fn decide(
     if let Some(old) = prepared.merge.and_then(|index| layout.entries.get(index)) {
         report.said.push(format!("configuration of {}", old.name()));
     }
+    if prepared.policy {
+        report.said.push(
+            "SELinux: the commit has a policy, by which nothing is labelled here: /etc has the labels of the commit and of the old one; 'restorecon -R /etc' after the boot labels it anew"
+                .into(),
+        );
+    }
     for (index, entry) in layout.entries.iter().enumerate() {
         if !prepared.kept.contains(&index) {
             report.said.push(format!("removed: {} {}", entry.stateroot, entry.name()));

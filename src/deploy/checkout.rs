@@ -120,9 +120,7 @@ pub fn place<F: Trees>(
     }
     let meta = objects.file_meta(files, checksum, &content)?;
     if objects.user && meta.mode & crate::ostree::tree::TYPE_BITS == 0o120_000 {
-        let text = files.read(&content.at, 4096).map_err(Fault::Files)?;
-        let text =
-            alloc::string::String::from_utf8(text).map_err(|_| Fault::Damaged(*checksum, Kind::File))?;
+        let text = objects.target(files, checksum, &content)?;
         return files.symlink_with(&to, &text, &meta).map_err(Fault::Files);
     }
     copy::file(files, &content.at, &to, &meta, copy::Times::Zero)?;

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::arrange::{carry, plan};
+use crate::composefs::TreeError as TreeFault;
 use crate::keyfile::KeyFileError;
+use crate::mounts::settings::SettingsError;
 use crate::ostree::object::{Checksum, Kind};
 use crate::ostree::tree::TreeError;
 
@@ -32,8 +34,14 @@ pub enum Fault<E> {
     RepositoryMode(String),
     /// A configuration file cannot be read.
     Config(&'static str, KeyFileError),
-    /// The repository or the commit wants a composefs image.
-    Composefs,
+    /// The commit's `prepare-root.conf` has something that cannot be.
+    Settings(SettingsError),
+    /// The commit's tree cannot be a composefs image.
+    Image(TreeFault),
+    /// The composefs image of the commit has this digest, and the commit names another.
+    OtherImage(Checksum),
+    /// The repository asks for fs-verity, and the filesystem has none.
+    NoVerity,
     /// The commit has `/etc` and `/usr/etc`.
     BothEtc,
     /// A file of `/etc` was changed, and is a directory or a link in the new defaults.
@@ -103,8 +111,14 @@ impl<E: fmt::Display> fmt::Display for Fault<E> {
                 write!(f, "the repository's mode is '{mode}'; a device's is 'bare'")
             }
             Fault::Config(file, why) => write!(f, "{file}: {why}"),
-            Fault::Composefs => f.write_str(
-                "the repository or the commit wants a composefs image (.ostree.cfs), which bootward cannot write; use 'ostree admin deploy'",
+            Fault::Settings(why) => why.fmt(f),
+            Fault::Image(why) => why.fmt(f),
+            Fault::OtherImage(found) => write!(
+                f,
+                "the commit's composefs image has the digest {found}, and the commit names another one: a publisher's libostree made it otherwise"
+            ),
+            Fault::NoVerity => f.write_str(
+                "the repository's config wants fs-verity ([ex-integrity] fsverity), and the filesystem has none; 'tune2fs -O verity' gives it to ext4",
             ),
             Fault::BothEtc => f.write_str("the commit has both /etc and /usr/etc"),
             Fault::Merge(path) => write!(

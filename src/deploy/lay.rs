@@ -12,7 +12,7 @@ use super::Fault;
 use super::copy::{self, Times};
 use super::objects::Objects;
 use super::prepare::Prepared;
-use super::{checkout, merge};
+use super::{checkout, image, merge};
 
 /// What was made, for who asked.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,6 +49,10 @@ pub fn make<F: Trees>(
         entries: checkout::checkout(files, &mut objects, &prepared.commit, &at, progress)?,
         ..Laid::default()
     };
+    if let Some(wanted) = prepared.image {
+        let image = at.join(image::NAME);
+        let _ = image::make(files, &mut objects, &prepared.commit, wanted, &image)?;
+    }
     etc(files, &at)?;
     if let Some(old) = old.filter(|_| !prepared.pristine_etc) {
         let old = At::root(old);

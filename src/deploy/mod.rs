@@ -8,6 +8,7 @@
 //!   checkout  a commit's tree as hard links
 //!   merge     /etc: the new defaults, and what was changed since the old ones
 //!   kernel    which files of a commit go to /boot, and the checksum of their directory
+//!   image     the composefs image, where one is asked for
 //!   kargs     kernel arguments as ostree edits them
 //!   keep      which deployments stay (pure)
 //!   prepare   what is going to be done, as a value; nothing is written
@@ -32,7 +33,7 @@
 //!
 //! Sources: ostree-sysroot-deploy.c, ostree-sysroot.c, ostree-diff.c, ostree-repo-checkout.c, ostree-kernel-args.c,
 //! ostree-sysroot-cleanup.c and ostree-repo-prune.c of libostree v2026.4. Not done, and said where it matters: SELinux
-//! labels, composefs images, Android boot images, initramfs overlays, staged deployments.
+//! labels by the commit's policy, Android boot images, initramfs overlays, staged deployments.
 
 #[cfg(not(target_os = "none"))]
 pub mod act;
@@ -41,6 +42,7 @@ pub mod checkout;
 pub mod collect;
 pub mod copy;
 pub mod fault;
+pub mod image;
 pub mod init;
 pub mod kargs;
 pub mod keep;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::keyfile::KeyFile;
 use crate::ostree::Commit;
+use crate::ostree::content::TARGET_MAX;
 use crate::ostree::object::{self, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::tree::{DirTree, Meta};
 use crate::repo::store::USER_META;
@@ -138,6 +139,25 @@ impl Objects {
         let kept = meta.attributes.iter().find(|(name, _)| name == USER_META).map(|(_, value)| value);
         let kept = kept.ok_or(Fault::Damaged(*name, Kind::File))?;
         Meta::parse_any(kept).map_err(|why| Fault::Form(*name, Kind::File, why))
+    }
+
+    /// The text of a link of the commit.
+    ///
+    /// # Errors
+    /// When it cannot be read, or makes no sense.
+    pub fn target<F: Trees>(
+        &self,
+        files: &mut F,
+        name: &Checksum,
+        content: &Content,
+    ) -> Result<String, Fault<F::Error>> {
+        if !self.user {
+            return files.link_text(&content.at).map_err(Fault::Files);
+        }
+        // libostree puts a NUL behind it.
+        let text = files.read(&content.at, TARGET_MAX + 1).map_err(Fault::Files)?;
+        let text = text.strip_suffix(&[0]).and_then(|text| core::str::from_utf8(text).ok());
+        text.map(String::from).ok_or(Fault::Damaged(*name, Kind::File))
     }
 
     /// What is at a path of the commit.

@@ -7,8 +7,6 @@ use alloc::vec::Vec;
 
 use crate::arrange::layout::{BootFile, Entry, Layout};
 use crate::arrange::{plan, text};
-use crate::keyfile::KeyFile;
-use crate::mounts::settings::{Composefs, Settings};
 use crate::ostree::Commit;
 use crate::ostree::object::{Kind, path};
 use crate::ostree::tree::DirTree;
@@ -17,10 +15,11 @@ use crate::storage::{At, Node, Trees, Volume};
 use super::Fault;
 use super::copy::{DEPTH_MAX, ENTRIES_MAX};
 use super::fault::Need;
+use super::image::{self, Wanted};
 use super::kargs::Edits;
 use super::keep::{Known, kept};
 use super::kernel::{self, Kernel};
-use super::objects::{Objects, config};
+use super::objects::Objects;
 
 /// What a directory, and a file's last part, take at most on the filesystems that devices have.
 const BLOCK: u64 = 4096;
@@ -71,6 +70,10 @@ pub struct Prepared {
     pub origin: String,
     /// The room that it needs on the physical root and in the boot directory.
     pub need: [Need; 2],
+    /// The commit has an SELinux policy, by which nothing is labelled here.
+    pub policy: bool,
+    /// It gets a composefs image.
+    pub image: Option<Wanted>,
     /// `/etc` stays as the commit has it.
     pub pristine_etc: bool,
 }
@@ -98,7 +101,7 @@ pub fn prepare<F: Trees>(
         return Err(Fault::NoStateroot(options.stateroot.clone()));
     }
     let mut objects = Objects::open(files)?;
-    no_composefs(files, &objects, commit)?;
+    let image = image::wanted(files, &objects, commit)?;
     let merge = merged(layout, options);
     let known = |(index, entry): (usize, &Entry)| Known {
         ours: entry.stateroot == options.stateroot,
@@ -113,7 +116,8 @@ pub fn prepare<F: Trees>(
     let (stale, serial) = stale(layout, commit, options);
     let old = merge.and_then(|index| layout.entries.get(index));
     let entry = entry(files, &objects, layout, commit, options, (serial, old, kernel.clone()))?;
-    let need = need(files, &mut objects, commit, &entry, &kernel, old.filter(|_| !options.pristine_etc))?;
+    let merged = old.filter(|_| !options.pristine_etc);
+    let need = need(files, &mut objects, commit, &entry, &kernel, merged, image.is_some())?;
     let prepared = Prepared {
         entry,
         commit: commit.clone(),
@@ -122,6 +126,8 @@ pub fn prepare<F: Trees>(
         stale,
         origin: format!("[origin]\nrefspec={}\n", options.refspec),
         need,
+        policy: policy(files, &objects, commit)?,
+        image,
         pristine_etc: options.pristine_etc,
     };
     room(files, &prepared, options)?;
@@ -166,14 +172,16 @@ fn stale(layout: &Layout, commit: &Commit, options: &Options) -> (Vec<plan::Step
     (steps, serial)
 }
 
-fn no_composefs<F: Trees>(files: &mut F, objects: &Objects, commit: &Commit) -> Result<(), Fault<F::Error>> {
-    let wanted = config(files)?
-        .value("ex-integrity", "composefs")
-        .is_some_and(|value| matches!(value.trim(), "yes" | "true" | "1"));
-    let text = objects.text(files, commit, "usr/lib/ostree/prepare-root.conf")?.unwrap_or_default();
-    let file = KeyFile::parse(text.as_bytes()).map_err(|e| Fault::Config("prepare-root.conf", e))?;
-    let required = Settings::read(&file, || None, "").is_ok_and(|s| s.composefs >= Composefs::Yes);
-    if wanted || required { Err(Fault::Composefs) } else { Ok(()) }
+/// Whether libostree would label `/etc` anew (ostree-sepolicy.c). Here it keeps the labels of the commit's `/usr/etc`, which
+/// policies label as `/etc`, and of what was taken over.
+fn policy<F: Trees>(files: &mut F, objects: &Objects, commit: &Commit) -> Result<bool, Fault<F::Error>> {
+    for path in ["usr/etc/selinux/config", "etc/selinux/config"] {
+        if let Some(text) = objects.text(files, commit, path)? {
+            let value = |key| text.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim);
+            return Ok(value("SELINUX=") != Some("disabled") && value("SELINUXTYPE=").is_some());
+        }
+    }
+    Ok(false)
 }
 
 fn entry<F: Trees>(
@@ -231,6 +239,7 @@ fn need<F: Trees>(
     entry: &Entry,
     kernel: &Kernel,
     old: Option<&Entry>,
+    image: bool,
 ) -> Result<[Need; 2], Fault<F::Error>> {
     let (mut root, mut boot) = (SPARE, SPARE);
     let mut stack = vec![(commit.root_tree(), commit.root_meta(), 0, String::new())];
@@ -268,6 +277,10 @@ fn need<F: Trees>(
         if count > ENTRIES_MAX {
             return Err(Fault::TooMany(ENTRIES_MAX));
         }
+    }
+    if image {
+        // A name, an inode and what is said of it: more than it is in any tree that was seen.
+        root.bytes += (count + 512) * 512;
     }
     if let Some(old) = old {
         measure(files, &At::root(old.path()).join("etc"), &mut root)?;

@@ -18,10 +18,11 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
 
 use crate::ostree::tree::Meta;
-use crate::storage::{At, Look, Room, Trees, Volume};
+use crate::storage::{At, Look, Room, Sealed, Trees, Volume};
 
 use super::beneath::kind;
 use super::files::{Disk, FilesError, failed, node};
+use super::verity::{self, VerityError};
 use super::walk;
 
 type Result<T> = std::result::Result<T, FilesError>;
@@ -174,6 +175,29 @@ impl Trees for Disk {
             utimensat(&above, name, &NO_TIME, &NO_TIME, UtimensatFlags::NoFollowSymlink)
         });
         made.map_err(failed("make whiteout", at))
+    }
+
+    fn sealed(&mut self, at: &At) -> Result<Sealed> {
+        let (file, _) = Trees::open(self, at)?;
+        match verity::digest(&file) {
+            Ok(digest) => Ok(Sealed::Digest(digest)),
+            Err(VerityError::NotEnabled) => Ok(Sealed::Not),
+            Err(VerityError::NotSupported) => Ok(Sealed::Never),
+            Err(VerityError::Algorithm) => {
+                Err(failed("ask for the fs-verity digest (SHA-256) of", at)(Errno::EINVAL))
+            }
+            Err(VerityError::Kernel(errno)) => Err(failed("ask for the fs-verity digest of", at)(errno)),
+        }
+    }
+
+    fn seal_content(&mut self, at: &At) -> Result<bool> {
+        let (file, _) = Trees::open(self, at)?;
+        match verity::enable(&file) {
+            Ok(()) => Ok(true),
+            Err(VerityError::NotSupported) => Ok(false),
+            Err(VerityError::Kernel(errno)) => Err(failed("switch fs-verity on for", at)(errno)),
+            Err(_) => Err(failed("switch fs-verity on for", at)(Errno::EINVAL)),
+        }
     }
 
     #[allow(clippy::unnecessary_cast, reason = "not everywhere has it 64 bits")]

@@ -85,12 +85,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The least that has to be said.
-    pub fn new(
-        sysroot: &'a Path,
-        sources: Vec<Url>,
-        wanted: Wanted,
-        keys: impl Into<Trust<'a>>,
-    ) -> Self {
+    pub fn new(sysroot: &'a Path, sources: Vec<Url>, wanted: Wanted, keys: impl Into<Trust<'a>>) -> Self {
         Request {
             sysroot,
             sources,

@@ -16,7 +16,7 @@ use crate::sysroot::Fixture;
 const TOOLS: [Suite; 2] = [Suite::Bookworm, Suite::Forky];
 
 /// The `ostree` of a release of Debian, with its own libraries.
-fn ostree(suite: Suite, arguments: &[&str]) -> Output {
+pub fn ostree(suite: Suite, arguments: &[&str]) -> Output {
     let place = oracle(suite);
     let mut command = Command::new(place.join("usr/lib64/ld-linux-x86-64.so.2"));
     if !place.join("usr/lib64").exists() {

@@ -14,7 +14,8 @@ use crate::arrange::{Judge, below, boot_only, layout, order};
 use crate::fixture::{PLAIN, Style, make, make_tree, ostree};
 use crate::tree::{self, Model, Op, State, load};
 
-/// Two deployments of the versions 2 and 1, a changed `/etc`, and a commit of version 3 that is not deployed.
+/// Two deployments of the versions 2 and 1, a changed `/etc`, and a commit of version 3 that is not deployed. Where the
+/// kernel is another one, the new deployment gets a composefs image.
 struct Start {
     state: State,
     commit: Commit,
@@ -35,6 +36,11 @@ fn start(same_kernel: bool) -> Start {
     let name = name.trim().to_string();
     let object = made.root.join(format!("ostree/repo/objects/{}/{}.commit", &name[..2], &name[2..]));
     let commit = Commit::parse(fs::read(object).unwrap()).unwrap();
+    if !same_kernel {
+        let config = made.root.join("ostree/repo/config");
+        let text = fs::read_to_string(&config).unwrap() + "\n[ex-integrity]\ncomposefs=true\n";
+        fs::write(config, text).unwrap();
+    }
     let mut state = load(&made.root, &|path| path.starts_with("ostree/repo/tmp/"));
     let first = layout(&state).entries[0].path();
     fs::write(made.root.join(&first).join("etc/local"), "changed here").unwrap();
@@ -97,6 +103,8 @@ struct Expected {
 
 /// What a run that nothing disturbs comes to.
 fn expected(start: &Start) -> Expected {
+    let asks = |node: &tree::Node| node.content().is_some_and(|c| c.windows(9).any(|w| w == b"composefs"));
+    let image = start.state.get("ostree/repo/config").is_some_and(asks);
     let mut model = Model::new(start.state.clone(), false);
     let prepared = deploy(&mut model, &start.commit).unwrap();
     let path = prepared.entry.path();
@@ -106,6 +114,7 @@ fn expected(start: &Start) -> Expected {
     assert!(
         model.now.contains_key("ostree/deploy/demo/var") && model.now.contains_key(&format!("{path}.origin"))
     );
+    assert_eq!(model.now.contains_key(&format!("{path}/.ostree.cfs")), image);
     let mut judge = Judge::of(&start.state);
     judge.whole.push((path.clone(), below(&model.now, &path)));
     Expected { order: order(&model.now), judge }
