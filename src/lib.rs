@@ -10,7 +10,7 @@
 //!            │          cli ──> upgrade  trial::act  deploy::act  pull  fetch  health::run  recovery     sys: the kernel
 //!            │                    │
 //!   alloc    │   mounts::plan  mounts::settings  arrange::plan  arrange::carry  trial::settle  health::plan
-//!            │   deploy  composefs  repo  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
+//!            │   deploy  composefs  repo  publish  keyfile  modules  storage  ostree::commit  ostree::sign  ostree::delta
 //!            │
 //!   core   policy  ledger  uboot  cmdline  config  block  sysroot::entry  recovery::menu
 //! ```
@@ -48,6 +48,8 @@ pub mod mounts;
 pub mod net;
 pub mod ostree;
 pub mod policy;
+#[cfg(feature = "publish")]
+pub mod publish;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod pull;
 pub mod recovery;

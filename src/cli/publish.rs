@@ -1,17 +1,20 @@
 //! `bootward keygen` and `bootward sign`: the publisher's side of what devices verify.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::ostree::object::{self, COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
+use crate::ostree::object::{COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::sign::make::{SECRET_MAX, Secret, Signed, sign as add};
+use crate::publish::{in_repo, keep_key, put_metadata};
+use crate::storage::At;
 use crate::sys::beneath::Beneath;
+use crate::sys::files::Disk;
 use crate::sys::{errno, random};
 
 use super::options::{Known, Options, usage};
@@ -22,7 +25,8 @@ Usage: bootward keygen [--output FILE] [--json]
 
 Makes a pair of ed25519 keys for signing commits. FILE gets the secret key, as
 'ostree sign' takes it (base64 of 64 bytes, mode 0600), FILE.pub the public
-one, as devices have it (base64 of 32 bytes). Neither may be there already.
+one, as devices have it (base64 of 32 bytes). Neither may be there already; where
+a run was cut, so that FILE is there and FILE.pub is not, it is written of FILE.
 The public key is printed.
 
   --output FILE  the file of the secret key (default bootward.key)
@@ -97,18 +101,15 @@ pub fn keygen(arguments: &[String]) -> ExitCode {
 }
 
 fn make(path: &str, json: bool) -> Result<String, String> {
-    let public_path = format!("{path}.pub");
-    if Path::new(&public_path).symlink_metadata().is_ok() {
-        return Err(format!("{public_path} is there already"));
-    }
+    let above = Path::new(path).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = Path::new(path).file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| format!("{path} cannot be a file"))?;
     let random = random::bytes().map_err(|e| format!("no randomness: {}", e.desc()))?;
     let secret = Secret::new(random).ok_or("no randomness: the kernel gave zeros")?;
-    let public = secret.public();
-    new_file(path, &secret.text(), 0o600)?;
-    new_file(&public_path, &public, 0o644)?;
-    let above = Path::new(path).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(above).and_then(|directory| directory.sync_all());
-    synced.map_err(|e| failed(above.display(), &e))?;
+    let mut disk = Disk::open(above, above).map_err(|e| e.to_string())?;
+    let public =
+        keep_key(&mut disk, &At::root(name), &secret).map_err(|e| format!("{}: {e}", above.display()))?;
+    let public_path = format!("{path}.pub");
     Ok(if json {
         let made = Made { secret_file: path, public_file: &public_path, public: &public };
         serde_json::to_string(&made).unwrap_or_default()
@@ -119,18 +120,6 @@ fn make(path: &str, json: bool) -> Result<String, String> {
 
 fn failed(what: impl std::fmt::Display, error: &std::io::Error) -> String {
     format!("{what}: {}", errno(error).desc())
-}
-
-fn new_file(path: &str, text: &str, mode: u32) -> Result<(), String> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|e| {
-        if e.kind() == std::io::ErrorKind::AlreadyExists {
-            format!("{path} is there already")
-        } else {
-            failed(path, &e)
-        }
-    })?;
-    let written = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(|e| failed(path, &e))
 }
 
 /// Runs `bootward sign`.
@@ -180,7 +169,9 @@ fn put(path: &Path, secret: &Secret, name: &str, json: bool) -> Result<String, S
     let Signed { metadata, signatures } =
         add(secret, &data, old.as_deref()).map_err(|e| at(&format!("commit {commit}: {e}")))?;
     if let Some(metadata) = &metadata {
-        replace(path, &place, metadata).map_err(|(what, e)| failed(what.display(), &e))?;
+        let aside = At::root(format!("tmp/bootward-sign-{}", std::process::id()));
+        let mut disk = Disk::open(path, path).map_err(|e| e.to_string())?;
+        put_metadata(&mut disk, &aside, &commit, metadata).map_err(|e| at(&e.to_string()))?;
     }
     let (public, commit) = (secret.public(), commit.to_string());
     Ok(match (json, &metadata) {
@@ -191,12 +182,6 @@ fn put(path: &Path, secret: &Secret, name: &str, json: bool) -> Result<String, S
         (false, Some(_)) => format!("signed {commit} with {public}, {signatures} signatures"),
         (false, None) => format!("{commit} is signed with {public} already, {signatures} signatures"),
     })
-}
-
-/// The place of an object in a repository.
-fn in_repo(commit: &Checksum, kind: Kind) -> String {
-    let path = object::path(commit, kind);
-    path.strip_prefix("ostree/repo/").unwrap_or(&path).into()
 }
 
 fn resolve(repo: &Beneath, name: &str) -> Result<Checksum, String> {
@@ -214,25 +199,4 @@ fn resolve(repo: &Beneath, name: &str) -> Result<Checksum, String> {
     let text = repo.read(&path, 256).map_err(|e| format!("ref {name}: {}", e.desc()))?;
     let commit = std::str::from_utf8(&text).ok().and_then(|text| Checksum::parse(text.trim_end()));
     commit.ok_or_else(|| format!("{path} is damaged: it names no commit"))
-}
-
-/// Writes a file beside the repository's objects, where libostree clears away what a cut left, and renames it in.
-fn replace(repo: &Path, place: &str, content: &[u8]) -> Result<(), (PathBuf, std::io::Error)> {
-    let target = repo.join(place);
-    let new = repo.join("tmp").join(format!("bootward-sign-{}", std::process::id()));
-    let above = target.parent().unwrap_or(repo);
-    let _ = std::fs::remove_file(&new);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
-        file.write_all(content)?;
-        // Whatever the umask is: a web server has to read it.
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.sync_all()?;
-        std::fs::rename(&new, &target)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&new);
-        (new.clone(), e)
-    })?;
-    File::open(above).and_then(|directory| directory.sync_all()).map_err(|e| (above.into(), e))
 }

@@ -135,9 +135,16 @@ fn nothing_is_overwritten_and_nothing_is_signed_by_half() {
     ok(&["keygen", "--output", &key]);
     let before = fs::read(&key).unwrap();
     assert!(refused(&["keygen", "--output", &key]).contains("is there already"));
+    // As a power cut between the two files leaves it: the public one is written, and no other key made.
+    let public = fs::read(format!("{key}.pub")).unwrap();
     fs::remove_file(format!("{key}.pub")).unwrap();
+    ok(&["keygen", "--output", &key]);
+    assert_eq!((fs::read(&key).unwrap(), fs::read(format!("{key}.pub")).unwrap()), (before.clone(), public));
+    fs::remove_file(format!("{key}.pub")).unwrap();
+    fs::write(&key, "no key").unwrap();
     assert!(refused(&["keygen", "--output", &key]).contains("is there already"));
-    assert_eq!(fs::read(&key).unwrap(), before);
+    assert_eq!(fs::read(&key).unwrap(), b"no key");
+    fs::write(&key, &before).unwrap();
     let (repo, commit) = repo(keep.path(), "archive");
     let sign = |key: &str, name: &str| refused(&["sign", "--repo", &repo, "--key", key, name]);
     for name in ["os/none", "../config", "os//stable", &"0".repeat(64)] {

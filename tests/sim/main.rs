@@ -15,6 +15,7 @@ mod mutants;
 mod pair;
 mod policy_device;
 mod policy_table;
+mod publish;
 mod pull;
 mod recover;
 mod repair;
