@@ -166,7 +166,7 @@ fn own_operations_fail(confirm: &Recorded, upgrade: &Recorded, bootward: &Path) 
     println!("two-confirm, failing calls");
     sweep("two-confirm", confirm, 110)?;
     println!("two-upgrade, failing calls");
-    sweep("two-upgrade", upgrade, 500)?;
+    sweep("two-upgrade", upgrade, 200)?;
     for (name, every) in [("two-rollback", 20), ("one-undeploy", 90), ("two-repair-kernel", 25)] {
         let recorded = record(Scenario::named(name).expect("is one"))?;
         sweep(name, &recorded, every)?;
