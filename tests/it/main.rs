@@ -12,6 +12,7 @@ mod delta;
 mod deploy;
 mod docs;
 mod env;
+mod exec;
 mod fetch;
 #[path = "../common/sysroot.rs"]
 mod fixture;
