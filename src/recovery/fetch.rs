@@ -104,6 +104,14 @@ pub(super) fn from_network(worker: &mut Worker, link: &Link) -> Came {
     if urls.is_empty() {
         return Came::Failed;
     }
+    let came = install(worker, link.interface(), urls.clone(), Some(clock.clone()));
+    // Nothing came at all: the configured name servers may be the ones that are wrong.
+    let turned = matches!(came, Came::Cut { bytes: 0, asked: None })
+        && worker.up.as_mut().is_some_and(|up| up.turn_names() == Ok(true));
+    if !turned || worker.shared.is_wished() {
+        return came;
+    }
+    worker.shared.tell("asking the network's own name servers instead of the configured ones");
     install(worker, link.interface(), urls, Some(clock))
 }
 
@@ -252,6 +260,8 @@ fn request<'a>(
     request.downgrade = worker.chosen.is_some_and(|(_, older)| older);
     request.rejected_too = worker.chosen.is_some();
     request.options.part = PART;
+    // There is a next round, and what is wrong should be told before the stall ends this one.
+    request.options.mirrored = true;
     request.options.channels = settings.recovery.channels.clamp(1, 32) as usize;
     Ok(request)
 }

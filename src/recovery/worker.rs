@@ -245,7 +245,11 @@ impl Worker {
         };
         let mut watching = Watching::new(&self.shared);
         let up = joined.and_then(|()| {
-            net::configure(&interface, &self.task.settings.network, &mut watching).map_err(|e| e.to_string())
+            net::configure(&interface, &self.task.settings.network, &mut watching).map_err(|e| {
+                let why = e.to_string();
+                // It is said which interface already.
+                why.strip_prefix(&format!("{interface}: ")).map(String::from).unwrap_or(why)
+            })
         });
         match up {
             Ok(up) => {

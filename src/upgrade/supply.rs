@@ -29,9 +29,9 @@ impl Supply<'_> {
         fetch::open(url, &options).map_err(failed)
     }
 
-    /// How each is pulled from: where there are others, none is waited for long.
+    /// How each is pulled from: where there are others, or another round anyway, none is waited for long.
     pub(super) fn options(&self, options: pull::Options) -> pull::Options {
-        let mirrored = self.sources.len() > 1;
+        let mirrored = options.mirrored || self.sources.len() > 1;
         let tries = if mirrored { options.tries.min(TRIES) } else { options.tries };
         pull::Options { tries, mirrored, ..options }
     }
