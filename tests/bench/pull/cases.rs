@@ -17,13 +17,11 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Our binaries, by their paths where there are several.
-    pub fn ours(paths: &[PathBuf]) -> Vec<Self> {
-        let name =
-            |path: &Path| if paths.len() == 1 { "bootward".into() } else { path.display().to_string() };
-        let tool =
-            |path: &PathBuf| Tool { name: name(path), words: vec![path.display().to_string()], ours: true };
-        paths.iter().map(tool).collect()
+    /// Our binaries, by their paths where there are several; each may have options of `pull` after it.
+    pub fn ours(lines: &[String]) -> Vec<Self> {
+        let name = |line: &String| if lines.len() == 1 { "bootward".into() } else { line.clone() };
+        let words = |line: &String| line.split(' ').map(String::from).collect();
+        lines.iter().map(|line| Tool { name: name(line), words: words(line), ours: true }).collect()
     }
 
     /// The `ostree` of this machine, and that of the laboratory's Debian root where there is one.
@@ -162,13 +160,14 @@ impl Payload {
     /// # Errors
     /// When the payload is not there.
     pub fn command(&self, case: &Case, tool: &Tool, sysroot: &Path, server: &Server) -> io::Result<Command> {
-        let mut command = tool.command();
+        let mut command = if tool.ours { Command::new(&tool.words[0]) } else { tool.command() };
         let (root, url) = (sysroot.display(), server.url(case.from));
         let key = self.dir.join("key.pub");
         match (case.work, tool.ours) {
             (Work::Pull { delta }, true) => {
                 let line = format!("pull --sysroot {root} --remote origin --ref main --url {url}");
                 command.args(line.split(' ')).arg("--keys").arg(key);
+                command.args(&tool.words[1..]);
                 if !delta {
                     command.arg("--no-delta");
                 }

@@ -1,6 +1,6 @@
 //! What pulling and deploying costs, against `ostree pull` and `ostree admin deploy`:
 //! `cargo bench --bench pull [-- [quick] [alone] [ROUNDS] [CASE|loopback|link ...] [/BINARY ...]]`. Each BINARY is a build
-//! of ours in place of the one that ships; `alone` leaves the peers out. README.md beside tests/bench has the results.
+//! of ours in place of the one that ships, with options of `pull` after it ("/tmp/one --channels 8"); `alone` leaves the peers out. README.md beside tests/bench has the results.
 //!
 //! All tools in turn, round after round, so that what else the machine does meets all of them alike. Needs root.
 
@@ -12,7 +12,7 @@ mod place;
 mod relay;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use cases::{CASES, Case, Payload, Tool, Work};
@@ -37,11 +37,11 @@ fn main() -> ExitCode {
 }
 
 /// Our binaries: those that were named, else the one that ships, built for it.
-fn ours(words: &[String]) -> io::Result<Vec<PathBuf>> {
+fn ours(words: &[String]) -> io::Result<Vec<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("this mounts: run it as root"));
     }
-    let named: Vec<PathBuf> = words.iter().filter(|w| w.starts_with('/')).map(PathBuf::from).collect();
+    let named: Vec<String> = words.iter().filter(|w| w.starts_with('/')).cloned().collect();
     if !named.is_empty() {
         return Ok(named);
     }
@@ -58,7 +58,8 @@ fn bench(words: &[String]) -> io::Result<()> {
 
     let binaries = ours(words)?;
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab");
-    let payload = Payload::new(&lab, &binaries[0])?;
+    let first = binaries[0].split(' ').next().unwrap_or_default();
+    let payload = Payload::new(&lab, Path::new(first))?;
     let mut tools = Tool::ours(&binaries);
     if !has("alone") {
         tools.extend(Tool::peers(&lab)?);
