@@ -1,10 +1,12 @@
 //! A static delta in place of thousands of objects, where the server has one from what is here, or from nothing.
 //!
 //! It is a shortcut and no more: whatever is wrong with it is told, and the objects are fetched one by one. A part that
-//! was interrupted is gone on with; what a part made has its place before the next one is asked for.
+//! was interrupted is gone on with. While a part is unpacked the next one is on its way: else the line would wait for the
+//! CPU and the CPU for the line.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use log::warn;
 
@@ -21,17 +23,21 @@ use crate::storage::{Trees, Volume};
 use super::head::Asking;
 use super::session::RESERVE;
 use super::way::Chosen;
-use super::{Error, Progress};
+use super::{Error, Opener, Progress};
 
-/// Applies a delta to a commit. `Ok` says nothing of whether any object came.
+/// Applies a delta to a commit. `Ok` says nothing of whether any object came. With `ahead` parts are fetched in a thread
+/// of their own.
 pub(super) fn take<T: Transport, F: Trees>(
     asking: &mut Asking<'_, T>,
-    store: &mut Store<F>,
+    (store, ahead): (&mut Store<F>, Option<Opener<'_, F>>),
     commit: &VerifiedCommit,
     (name, data): &Chosen,
     scratch: &Path,
     (progress, tell): (&mut Progress, &mut dyn FnMut(&Progress)),
-) -> Result<(), Error<F::Error>> {
+) -> Result<(), Error<F::Error>>
+where
+    F::Error: Send,
+{
     let superblock = match Superblock::parse(data, *name) {
         Ok(superblock) => superblock,
         Err(e) => return passed(name, &e),
@@ -42,27 +48,84 @@ pub(super) fn take<T: Transport, F: Trees>(
     }
     progress.known = delta.parts().map(|part| part.count() as u64).sum();
     progress.whole = false;
+    let mut missing = Vec::new();
     for part in delta.parts() {
         if is_here(store, &part).map_err(Error::Store)? {
             progress.objects += part.count() as u64;
-            continue;
+        } else {
+            missing.push(part);
         }
-        if !one(asking, store, &delta, &part, scratch, progress)? {
-            return Ok(());
+    }
+    let apart = missing.iter().filter(|part| part.inline.is_none()).count();
+    let Some(open) = ahead.filter(|_| apart > 1) else {
+        return parts(&mut Way::Here(asking), store, &delta, &missing, scratch, (progress, tell));
+    };
+    let (mode, (transport, options)) = (store.mode(), asking.source());
+    std::thread::scope(|scope| {
+        // One is unpacked, one waits or is under way.
+        let (sender, receiver) = sync_channel(0);
+        let (list, delta) = (&missing, &delta);
+        let fetch = move || {
+            let mut store = match open() {
+                Ok(files) => Store::new(files, mode, 1),
+                Err(e) => return drop(sender.send((Err(Error::Store(store::Error::Files(e))), 0))),
+            };
+            let mut own = Asking::new(transport, options);
+            for part in list.iter().filter(|part| part.inline.is_none()) {
+                let mut bytes = 0;
+                let kept = own.keep(
+                    &mut store,
+                    &delta.name().part(part.number),
+                    &part.checksum,
+                    part.size,
+                    &mut bytes,
+                );
+                let failed = kept.is_err();
+                // Whoever applied them wants no more.
+                if sender.send((kept, bytes)).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(super::STACK).spawn_scoped(scope, fetch);
+        let mut way = if thread.is_ok() { Way::Ahead(receiver) } else { Way::Here(asking) };
+        parts(&mut way, store, delta, list, scratch, (progress, tell))
+    })
+}
+
+/// How the file of a part comes here.
+enum Way<'w, 'a, T: Transport, E> {
+    /// It is asked for when it is its turn.
+    Here(&'w mut Asking<'a, T>),
+    /// A thread brings one after the other, and says how that went and how many bytes came.
+    Ahead(Receiver<(Result<(), Error<E>>, u64)>),
+}
+
+fn parts<T: Transport, F: Trees>(
+    way: &mut Way<'_, '_, T, F::Error>,
+    store: &mut Store<F>,
+    delta: &Delta<'_>,
+    missing: &[Part<'_>],
+    scratch: &Path,
+    (progress, tell): (&mut Progress, &mut dyn FnMut(&Progress)),
+) -> Result<(), Error<F::Error>> {
+    for part in missing {
+        if !one(way, store, delta, part, scratch, progress)? {
+            break;
         }
         tell(progress);
     }
     Ok(())
 }
 
-/// Whether there is room for what its missing parts make, and for the largest of them, packed and unpacked, besides. What
-/// it makes is bounded by what it says here.
+/// Whether there is room for what its missing parts make, and for the largest of them, packed and unpacked, and another
+/// one, packed, besides. What it makes is bounded by what it says here.
 fn fits<F: Trees>(store: &mut Store<F>, delta: &Delta<'_>) -> Result<bool, Error<F::Error>> {
     let (mut made, mut largest) = (0u64, 0u64);
     for part in delta.parts() {
         if !is_here(store, &part).map_err(Error::Store)? {
             made = made.saturating_add(part.usize);
-            largest = largest.max(part.size.saturating_add(part.usize));
+            largest = largest.max(part.size.saturating_mul(2).saturating_add(part.usize));
         }
     }
     let room = store.files().room(Volume::Root).map_err(|e| Error::Store(store::Error::Files(e)))?;
@@ -86,7 +149,7 @@ fn is_here<F: Trees>(store: &mut Store<F>, part: &Part<'_>) -> Result<bool, stor
 
 /// Fetches and applies a part; false when it is of no use.
 fn one<T: Transport, F: Trees>(
-    asking: &mut Asking<'_, T>,
+    way: &mut Way<'_, '_, T, F::Error>,
     store: &mut Store<F>,
     delta: &Delta<'_>,
     part: &Part<'_>,
@@ -98,7 +161,15 @@ fn one<T: Transport, F: Trees>(
     };
     if part.inline.is_none() {
         let path = delta.name().part(part.number);
-        if let Err(e) = asking.keep(store, &path, &part.checksum, part.size, &mut progress.bytes) {
+        let kept = match way {
+            Way::Here(asking) => asking.keep(store, &path, &part.checksum, part.size, &mut progress.bytes),
+            // It ends before its time only when it could not tell why.
+            Way::Ahead(receiver) => receiver.recv().map_or(Err(Error::Missing { path }), |(kept, bytes)| {
+                progress.bytes += bytes;
+                kept
+            }),
+        };
+        if let Err(e) = kept {
             return match e {
                 Error::Store(_) => Err(e),
                 e => unusable(&e),

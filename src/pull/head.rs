@@ -82,6 +82,11 @@ impl<'a, T: Transport> Asking<'a, T> {
         Asking { transport, channel: None, options }
     }
 
+    /// What another one is made of, with a connection of its own.
+    pub(super) fn source(&self) -> (&'a T, &'a Options) {
+        (self.transport, self.options)
+    }
+
     /// Brings a file of a known length to the place of a part; what is there of it already is not fetched again.
     pub(super) fn keep<F: Trees>(
         &mut self,

@@ -250,7 +250,8 @@ where
             let mut asking = head::Asking::new(transport, options);
             let objects = lacking.map(|lacking| lacking.cost);
             if let Some(found) = way::delta(&mut asking, store, commit, wanted, objects, &mut progress)? {
-                delta::take(&mut asking, store, commit, &found, scratch, (&mut progress, tell))?;
+                let ahead = (options.channels > 0).then_some(open);
+                delta::take(&mut asking, (store, ahead), commit, &found, scratch, (&mut progress, tell))?;
             }
         }
         let came = progress;
