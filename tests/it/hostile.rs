@@ -20,14 +20,14 @@ use crate::shelf::Shelf;
 
 const DIRECTORY: u32 = 0o040_755;
 
-fn meta(mode: u32) -> Vec<u8> {
+pub fn meta(mode: u32) -> Vec<u8> {
     Meta { uid: 0, gid: 0, mode, attributes: Vec::new() }.serialize()
 }
 
-type File<'a> = (&'a [u8], Checksum);
-type Below<'a> = (&'a [u8], Checksum, Checksum);
+pub type File<'a> = (&'a [u8], Checksum);
+pub type Below<'a> = (&'a [u8], Checksum, Checksum);
 
-fn tree(files: &[File<'_>], below: &[Below<'_>]) -> Vec<u8> {
+pub fn tree(files: &[File<'_>], below: &[Below<'_>]) -> Vec<u8> {
     let name = |name: &[u8]| [name, &[0]].concat();
     let files = files.iter().map(|(n, sum)| emit::tuple(&[(BYTES, &name(n)), (BYTES, &sum.0)]));
     let below = below
@@ -36,7 +36,7 @@ fn tree(files: &[File<'_>], below: &[Below<'_>]) -> Vec<u8> {
     emit::tuple(&[(BYTES, &emit::array(1, files)), (BYTES, &emit::array(1, below))])
 }
 
-fn commit(root: Checksum, meta: Checksum) -> Vec<u8> {
+pub fn commit(root: Checksum, meta: Checksum) -> Vec<u8> {
     emit::tuple(&[
         (VARIANT, &emit::dictionary([])),
         (BYTES, &[]),
@@ -49,7 +49,7 @@ fn commit(root: Checksum, meta: Checksum) -> Vec<u8> {
     ])
 }
 
-fn put(shelf: &mut Shelf, kind: Kind, data: Vec<u8>) -> Checksum {
+pub fn put(shelf: &mut Shelf, kind: Kind, data: Vec<u8>) -> Checksum {
     let name = Checksum::of(&data);
     shelf.files.insert(object::place(&name, kind), data);
     name
@@ -65,7 +65,7 @@ fn server(pair: &Pair, make: impl FnOnce(&mut Shelf, Checksum) -> Vec<u8>) -> Sh
     shelf
 }
 
-fn publish(shelf: &mut Shelf, pair: &Pair, commit: Vec<u8>) {
+pub fn publish(shelf: &mut Shelf, pair: &Pair, commit: Vec<u8>) {
     let signature = pair.sign(&commit);
     let name = put(shelf, Kind::Commit, commit);
     shelf.files.insert(object::place(&name, Kind::CommitMeta), detached(&[signature]));
@@ -89,7 +89,7 @@ fn refused(shelf: &Shelf, pair: &Pair) -> String {
     error
 }
 
-fn pulled(shelf: &Shelf, pair: &Pair, sysroot: &Path) -> Result<(), String> {
+pub fn pulled(shelf: &Shelf, pair: &Pair, sysroot: &Path) -> Result<(), String> {
     let keys = Keys::parse(pair.public.as_bytes()).unwrap();
     let judge = |commit: Vec<u8>, metadata: Option<&[u8]>| -> Result<VerifiedCommit, String> {
         keys.verify(commit, metadata).map_err(|e| e.to_string())

@@ -6,6 +6,7 @@ mod arrange;
 mod block;
 mod bootc;
 mod cli;
+mod closure;
 mod composefs;
 mod console;
 mod delta;
