@@ -165,7 +165,8 @@ pub fn live(view: &View<'_>) -> String {
                 parts.push(format!("{}/s", size(progress.rate)));
             }
             parts.extend(progress.left.map(|left| format!("{} left", span(left))));
-            plain(&format!("{}: {}", view.status.phase, parts.join(", ")), LIVE)
+            let colon = if parts.is_empty() { "" } else { ": " };
+            plain(&format!("{}{colon}{}", view.status.phase, parts.join(", ")), LIVE)
         }
         None => plain(&format!("{}", view.status.phase), LIVE),
     }

@@ -39,8 +39,9 @@ pub fn every_action() -> Outcome<String> {
     vm.expect("eth0: ", ANSWER)?;
     vm.expect("another try in ", ANSWER)?;
     vm.expect("bootward> ", ANSWER)?;
-    let steps: [(&str, &str); 12] = [
-        ("1", "there is no deployment to boot"),
+    let steps: [(&str, &str); 13] = [
+        ("1", "boot which one, 0 to 1: "),
+        ("", "bootward> "),
         ("7", ": recovery: no deployment is bootable"),
         ("8", "-- Enter for more, q to stop -- "),
         ("q", "bootward> "),
@@ -130,6 +131,8 @@ pub fn drill() -> Outcome<String> {
     let mut vm = setup.start()?;
     up(&mut vm)?;
     ask(&mut vm)?;
+    // A machine that has ended makes room for the next one.
+    drop(vm);
     let mut vm = setup.start()?;
     vm.expect("a fire drill of recovery was asked for", BOOT)?;
     vm.expect("the drill passed: eth0", RECOVERS)?;
@@ -144,6 +147,8 @@ pub fn drill() -> Outcome<String> {
     }
     web.set(Manner::Portal);
     ask(&mut vm)?;
+    // A machine that has ended makes room for the next one.
+    drop(vm);
     let mut vm = setup.start()?;
     vm.expect("the drill failed: eth0", RECOVERS)?;
     up(&mut vm)?;
@@ -151,6 +156,7 @@ pub fn drill() -> Outcome<String> {
     // The boot after it is an ordinary one, and no deployment was blamed.
     vm.type_line("reboot -f")?;
     vm.expect_end(ANSWER)?;
+    drop(vm);
     let mut vm = setup.start()?;
     up(&mut vm)?;
     if vm.transcript().contains("fire drill of recovery was asked for") {
