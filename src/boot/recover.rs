@@ -111,7 +111,7 @@ pub fn task(boot: &Boot, observation: Option<&Observation>, failed: &[(usize, St
         firmware: (!boot.config.firmware_device.is_empty()).then(|| FIRMWARE.into()),
         root: if observation.is_some() { Root::Mounted } else { Root::Absent(root::named(boot)) },
         stateroot: deployments.first().map(|d| d.stateroot.clone()),
-        deployed: deployments.iter().map(|d| d.commit.clone()).collect(),
+        deployments: deployments.to_vec(),
         broken: deployments.iter().enumerate().filter_map(why).collect(),
         again: boot.recovered.recovered,
         formatted: boot.recovered.mended,

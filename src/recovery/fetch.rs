@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::flow::{Came, Link};
 use super::identity;
-use super::mend;
 use super::settings::Settings;
 use super::status::{Phase, Progress};
 use super::worker::{Task, Watching, Worker};
+use super::{mend, repair};
 use crate::deploy::Fault;
 use crate::deploy::act;
 use crate::deploy::kargs::Edits;
@@ -38,13 +38,11 @@ const WRITING: Duration = Duration::from_secs(180);
 /// Finishes what was begun: a commit that is here whole and was never deployed, or whose deployment is broken.
 pub(super) fn local(worker: &mut Worker) -> Came {
     match resume(worker) {
-        Ok(true) => Came::Done,
-        Ok(false) => Came::Failed,
-        Err(why) => {
-            worker.failed("device", &why);
-            Came::Failed
-        }
+        Ok(true) => return Came::Done,
+        Ok(false) => {}
+        Err(why) => worker.failed("device", &why),
     }
+    if repair::step(worker, "device", &[], None, &mut 0) { Came::Done } else { Came::Failed }
 }
 
 /// A pull sets the ref as its last step: what it names is here whole.
@@ -77,8 +75,9 @@ fn resume(worker: &mut Worker) -> Result<bool, String> {
 /// Whether a deployment of the commit is there and nothing is known to be wrong with it.
 fn is_whole(worker: &Worker, name: &Checksum) -> bool {
     let name = name.to_string();
-    let Task { deployed, broken, .. } = &worker.task;
-    deployed.iter().enumerate().any(|(index, commit)| *commit == name && broken.iter().all(|b| b.0 != index))
+    let Task { deployments, broken, .. } = &worker.task;
+    let good = |index: usize| broken.iter().all(|b| b.0 != index);
+    deployments.iter().enumerate().any(|(index, d)| d.commit == name && good(index))
 }
 
 fn refspec(wanted: &Wanted) -> String {
@@ -170,6 +169,9 @@ pub(super) fn install(
     clock: Option<clock::Clock>,
 ) -> Came {
     let mut came = 0;
+    if worker.chosen.is_none() && repair::step(worker, name, &sources, clock.as_ref(), &mut came) {
+        return Came::Done;
+    }
     match try_install(worker, name, sources, clock, &mut came) {
         Ok(()) => Came::Done,
         Err(failure) => {
@@ -262,7 +264,7 @@ fn request<'a>(
     request.options.part = PART;
     // There is a next round, and what is wrong should be told before the stall ends this one.
     request.options.mirrored = true;
-    request.options.channels = settings.recovery.channels.clamp(1, 32) as usize;
+    request.options.channels = worker.channels();
     Ok(request)
 }
 
@@ -299,7 +301,10 @@ fn wanted(worker: &Worker) -> Result<Wanted, String> {
     })
 }
 
-fn transport(recovery: &super::settings::Recovery, clock: Option<&clock::Clock>) -> fetch::Options {
+pub(super) fn transport(
+    recovery: &super::settings::Recovery,
+    clock: Option<&clock::Clock>,
+) -> fetch::Options {
     #[cfg(feature = "tls")]
     {
         let path = |text: &str| Some(PathBuf::from(text)).filter(|p| !p.as_os_str().is_empty());
@@ -330,7 +335,7 @@ fn deploy(worker: &mut Worker, wanted: &Wanted, commit: &VerifiedCommit) -> Resu
         ..Deploy::default()
     };
     let fresh = Edits { append: worker.task.settings.recovery.arguments.clone(), ..Edits::default() };
-    let first = if worker.task.deployed.is_empty() { fresh.clone() } else { Edits::default() };
+    let first = if worker.task.deployments.is_empty() { fresh.clone() } else { Edits::default() };
     let ladder = [
         (Deploy { arguments: first, ..base.clone() }, ""),
         (Deploy { pristine_etc: true, ..base.clone() }, "the old configuration cannot be taken over"),
@@ -407,13 +412,16 @@ fn deploy_at(
 }
 
 /// Watches a transfer: shows how far it is, counts what comes, and ends it when it stalls or someone wants something.
-struct Meter<'a> {
+pub(super) struct Meter<'a> {
     worker: &'a mut Worker,
     /// Whether it counts against the day.
     metered: bool,
     came: &'a mut u64,
-    /// Bytes of this transfer up to now.
+    /// Bytes of this transfer up to now, and at most.
     bytes: u64,
+    limit: u64,
+    /// Objects that were seen to.
+    objects: u64,
     /// Bytes that were written down.
     kept: u64,
     began: Instant,
@@ -422,16 +430,33 @@ struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    fn new(worker: &'a mut Worker, metered: bool, came: &'a mut u64) -> Self {
+    pub(super) fn new(worker: &'a mut Worker, metered: bool, came: &'a mut u64) -> Self {
         let now = Instant::now();
-        Meter { worker, metered, came, bytes: 0, kept: 0, began: now, moved: now, tended: now }
+        Meter {
+            worker,
+            metered,
+            came,
+            bytes: 0,
+            limit: u64::MAX,
+            objects: 0,
+            kept: 0,
+            began: now,
+            moved: now,
+            tended: now,
+        }
     }
 
     fn watch(mut self) -> impl FnMut(&pull::Progress) -> bool + 'a {
         move |progress| self.goes_on(progress)
     }
 
-    fn goes_on(&mut self, progress: &pull::Progress) -> bool {
+    /// Ends the transfer after so many bytes.
+    pub(super) fn limited(self, limit: u64) -> Self {
+        Meter { limit, ..self }
+    }
+
+    /// Whether the transfer goes on; called with how far it is.
+    pub(super) fn goes_on(&mut self, progress: &pull::Progress) -> bool {
         let fresh = progress.bytes.saturating_sub(self.bytes);
         if fresh > 0 {
             self.moved = Instant::now();
@@ -451,11 +476,15 @@ impl<'a> Meter<'a> {
             self.worker.shared.tell("the day's megabytes are used up");
             return false;
         }
+        if progress.objects != self.objects {
+            self.objects = progress.objects;
+            self.moved = Instant::now();
+        }
         if self.metered && self.moved.elapsed() >= STALL {
             self.worker.shared.tell(&format!("nothing came for {} s", STALL.as_secs()));
             return false;
         }
-        !self.worker.shared.is_wished() && self.tend()
+        self.bytes <= self.limit && !self.worker.shared.is_wished() && self.tend()
     }
 
     fn show(&mut self, progress: &pull::Progress) {

@@ -37,6 +37,8 @@ pub mod mend;
 #[cfg(not(target_os = "none"))]
 mod prompt;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
+mod repair;
+#[cfg(all(feature = "recovery", not(target_os = "none")))]
 mod run;
 #[cfg(all(feature = "recovery", not(target_os = "none")))]
 pub mod shared;

@@ -20,6 +20,7 @@ use crate::ledger::diary::{Diary, while_writable};
 use crate::net::{self, Watch};
 use crate::ostree::Checksum;
 use crate::sys::time;
+use crate::sysroot::Deployment;
 use crate::trial::act::Site;
 
 /// Without a sign of life for so long the worker counts as hung.
@@ -40,8 +41,8 @@ pub struct Task {
     pub root: mend::Root,
     /// The stateroot of the first deployment.
     pub stateroot: Option<String>,
-    /// The commits of the deployments, in boot order.
-    pub deployed: Vec<String>,
+    /// The deployments, in boot order.
+    pub deployments: Vec<Deployment>,
     /// Those that are broken, by their index, and why.
     pub broken: Vec<(usize, String)>,
     /// So often recovery brought something in this boot that did not boot.
@@ -119,7 +120,15 @@ pub fn work(task: Task, shared: Arc<Shared>) {
     };
     let outcome = if worker.task.drill { super::drill::work(&mut worker) } else { worker.run() };
     worker.disconnect();
+    log::info!("recovery: {} kB of memory at most", peak());
     worker.shared.end(outcome);
+}
+
+/// The most memory that this process ever had, in kB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_ascii_whitespace().next()).and_then(|kb| kb.parse().ok()).unwrap_or(0)
 }
 
 /// Seconds since 1970, as the device believes it.
@@ -274,6 +283,11 @@ impl Worker {
         }
         self.radio = None;
         self.shared.change(|status| status.network = None);
+    }
+
+    /// Connections at once.
+    pub(super) fn channels(&self) -> usize {
+        self.task.settings.recovery.channels.clamp(1, 32) as usize
     }
 
     /// Tells that a source failed: the console each time, the ledger when it is news.
