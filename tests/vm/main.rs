@@ -151,6 +151,16 @@ mod recovery {
     }
 
     #[test]
+    fn one_object() {
+        happens(recovery::one_object());
+    }
+
+    #[test]
+    fn over_https() {
+        happens(recovery::over_https());
+    }
+
+    #[test]
     fn power_cuts() {
         happens(recovery::power_cuts());
     }

@@ -16,6 +16,8 @@ pub const DESTROYED: &str = "rm -rf ostree/deploy/lab/deploy/* ostree/repo/objec
     echo precious >ostree/deploy/lab/var/precious";
 /// How the bootloader would start it, whatever is on the disk.
 const COMMAND_LINE: &str = "console=ttyAMA0 root=LABEL=otaroot rw panic=-1";
+/// Recovery may take so many kB of memory: the rest of 64 MiB is the initramfs and its files.
+const MEMORY_MAX: u64 = 24 << 10;
 /// Recovery has so many seconds.
 const RECOVERS: u64 = 90;
 
@@ -39,6 +41,8 @@ pub fn published(name: &str) -> Outcome<Published> {
     let repo = dir.join("repo");
     let at = format!("--repo={}", repo.display());
     run(as_root("ostree").args([&at, "init", "--mode=archive"]))?;
+    // What the device has already, too.
+    run(as_root("ostree").args([&at, "pull-local"]).arg(small_sysroot()?.join("ostree/repo")).arg("lab"))?;
     let mut commit = as_root("ostree");
     commit.args([
         &at,
@@ -78,6 +82,14 @@ impl Device<'_> {
     /// # Errors
     /// When something does not build.
     pub fn setup(&self) -> Outcome<Setup> {
+        self.setup_with(&[])
+    }
+
+    /// The same, with more files in the initramfs.
+    ///
+    /// # Errors
+    /// When something does not build.
+    pub fn setup_with(&self, files: &[String]) -> Outcome<Setup> {
         let Disks { images, .. } = disks(
             self.name,
             &small_sysroot()?,
@@ -93,7 +105,8 @@ spread = 0\nwait_first = 2\narguments = [\"console=ttyAMA0\", \"root=LABEL={LABE
         );
         let busybox = format!("{}:/bin/busybox:755", prepared("busybox-arm64")?.display());
         let keys = self.published.keys.display().to_string();
-        let keys = ["--keys".to_string(), keys, "--add".into(), busybox];
+        let mut keys = vec!["--keys".to_string(), keys, "--add".into(), busybox];
+        keys.extend(files.iter().flat_map(|file| ["--add".to_string(), file.clone()]));
         let initramfs =
             initramfs_and(Machine::Arm64, &format!("aarch64-{}", self.name), &modules, &config, &keys)?;
         Ok(Setup {
@@ -117,16 +130,24 @@ impl Device<'_> {
     /// # Errors
     /// When anything else happens.
     pub fn heals(&self, told: &[&str]) -> Outcome<String> {
-        let setup = self.setup()?;
+        self.heals_in(&self.setup()?, told)
+    }
+
+    fn heals_in(&self, setup: &Setup, told: &[&str]) -> Outcome<String> {
         let mut vm = setup.start()?;
         vm.expect("no deployment is bootable", BOOT)?;
         vm.expect("[os] up: 3", RECOVERS)?;
         vm.expect("lab# ", ANSWER)?;
-        vm.type_line("cat /var/precious")?;
+        vm.type_line("cat /var/precious; dmesg | grep 'of memory at most'")?;
         vm.expect("\nprecious", ANSWER)?;
+        let memory = vm.expect_line("bootward: recovery: ", ANSWER)?;
+        let kilobytes: u64 = memory.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
+        if kilobytes > MEMORY_MAX {
+            return Err(vm.failure(&format!("recovery took {memory}")));
+        }
         looks_around(&mut vm, told)?;
         is_clean(self.name, &setup.disks, &self.published.commit)?;
-        Ok(format!("{} healed itself", self.name))
+        Ok(format!("{} healed itself, {memory}", self.name))
     }
 }
 
@@ -265,6 +286,51 @@ pub fn from_nothing() -> Outcome<String> {
     Ok("the root was filled from nothing".into())
 }
 
+/// One bit of one object is wrong, which both deployments have: mended with a fetch of that object and nothing else.
+///
+/// # Errors
+/// When anything else happens.
+pub fn one_object() -> Outcome<String> {
+    let published = published("recovery-object-published")?;
+    let web = Web::start(&published.repo)?;
+    let device = Device {
+        name: "recovery-object",
+        published: &published,
+        damage: "f=$new/usr/bin/busybox; b=$(od -An -tu1 -j 500000 -N 1 $f)
+            printf \"\\\\$(printf %o $((b ^ 16)))\" | dd of=$f bs=1 seek=500000 conv=notrunc status=none",
+        modules: &["virtio_net"],
+        config: format!("urls = [\"{}\"]\n\n[verify]\nlevel = \"full\"\n", web.url()),
+        extra: ethernet(),
+    };
+    let setup = device.setup()?;
+    let mut vm = setup.start()?;
+    vm.expect("no deployment is bootable", BOOT)?;
+    vm.expect("[os] up: 2", RECOVERS)?;
+    vm.expect("lab# ", ANSWER)?;
+    vm.type_line("bootward log; echo log-$((1+1))")?;
+    if !vm.expect("log-2", ANSWER)?.contains("eth0: mended lab ") {
+        return Err(vm.failure("the ledger does not say that it was mended"));
+    }
+    vm.type_line("bootward verify; echo verify-$?-$((1+1))")?;
+    if !vm.expect("-2", BOOT)?.ends_with("verify-0-2") {
+        return Err(vm.failure("bootward verify does not find the mended deployment whole"));
+    }
+    vm.type_line("poweroff -f")?;
+    vm.expect_end(ANSWER)?;
+    is_clean(device.name, &setup.disks, "")?;
+    let asked = web.take();
+    let objects = asked.paths.iter().filter(|path| path.ends_with(".filez")).count();
+    if objects != 1 || asked.paths.len() > 3 {
+        return Err(Fault::new(format!("it asked for {:?}", asked.paths)));
+    }
+    Ok(format!(
+        "mended with {} requests, {} kB of {}",
+        asked.paths.len(),
+        asked.bytes / 1000,
+        published.bytes()? / 1000
+    ))
+}
+
 /// The power goes every few seconds of the download; what came is not fetched again.
 ///
 /// # Errors
@@ -314,4 +380,99 @@ pub fn power_cuts() -> Outcome<String> {
         return Err(Fault::new(format!("{cuts} cuts, {sent} bytes were sent for a commit of {whole}")));
     }
     Ok(format!("{cuts} power cuts during the download: {} kB were sent for {} kB", sent / 1000, whole / 1000))
+}
+
+/// Over HTTPS from nginx, which asks for the device's own certificate, with a private CA and a clock that begins in 1970.
+///
+/// # Errors
+/// When anything else happens.
+pub fn over_https() -> Outcome<String> {
+    let published = published("recovery-https-published")?;
+    let dir = empty_dir("recovery-https-server")?;
+    let nginx = Nginx::start(&dir, &published.repo)?;
+    let device = Device {
+        name: "recovery-https",
+        published: &published,
+        damage: DESTROYED,
+        modules: &["virtio_net"],
+        config: format!(
+            "urls = [\"https://10.0.2.2:{}/\"]\nca = \"/etc/bootward/ca.pem\"\ncert = \"/etc/bootward/device.pem\"
+cert_key = \"/etc/bootward/device.key\"\n",
+            nginx.port
+        ),
+        extra: ethernet().into_iter().chain(["-rtc", "base=1970-01-01T00:00:00"].map(String::from)).collect(),
+    };
+    let setup = device.setup_with(
+        &["ca.pem", "device.pem", "device.key"]
+            .map(|name| format!("{}:/etc/bootward/{name}:600", dir.join(name).display())),
+    )?;
+    let healed = device.heals_in(&setup, &["eth0: fetched "])?;
+    let log = super::tools::read(&dir.join("access.log"))?;
+    if !log.contains("CN=device") {
+        return Err(Fault::new(format!("nginx was not shown the device's certificate: {log}")));
+    }
+    Ok(format!("{healed}, over HTTPS with its own certificate, from 1970 on"))
+}
+
+/// A server with certificates of its own CA; it ends with this value.
+struct Nginx {
+    port: u16,
+    child: std::process::Child,
+}
+
+impl Nginx {
+    fn start(dir: &std::path::Path, repo: &std::path::Path) -> Outcome<Self> {
+        const CERTIFICATES: &str = "set -e; cd \"$1\"
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -subj /CN=lab -days 30 2>/dev/null
+            for name in server device; do
+                openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $name.key -out $name.csr -subj /CN=$name 2>/dev/null
+                echo subjectAltName=IP:10.0.2.2 >$name.ext
+                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile $name.ext -out $name.pem 2>/dev/null
+            done";
+        run(std::process::Command::new("sh").args(["-c", CERTIFICATES, "sh"]).arg(dir))?;
+        let failed = |e: std::io::Error| Fault::new(format!("nginx: {e}"));
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed)?.port();
+        let at = dir.display();
+        let config = format!(
+            "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log; user root;
+            events {{}}
+            http {{
+                log_format names '$ssl_client_s_dn $status $request';
+                access_log {at}/access.log names;
+                client_body_temp_path {at}; proxy_temp_path {at}; fastcgi_temp_path {at};
+                uwsgi_temp_path {at}; scgi_temp_path {at};
+                server {{
+                    listen 127.0.0.1:{port} ssl;
+                    root {};
+                    ssl_certificate {at}/server.pem; ssl_certificate_key {at}/server.key;
+                    ssl_client_certificate {at}/ca.pem; ssl_verify_client on;
+                }}
+            }}\n",
+            repo.display()
+        );
+        super::tools::write(&dir.join("nginx.conf"), config)?;
+        let mut nginx = as_root("nginx");
+        nginx.arg("-e").arg(dir.join("early.log")).arg("-c").arg(dir.join("nginx.conf"));
+        let child = nginx.stderr(std::process::Stdio::null()).spawn().map_err(failed)?;
+        let nginx = Nginx { port, child };
+        let until = std::time::Instant::now() + super::vm::patience(10);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if std::time::Instant::now() > until {
+                return Err(Fault::new(format!("nginx does not listen, see {at}/error.log")));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.child.id().cast_signed()),
+            nix::sys::signal::Signal::SIGTERM,
+        );
+        let _ = self.child.wait();
+    }
 }
