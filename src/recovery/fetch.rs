@@ -32,6 +32,8 @@ const STEP: u64 = 16 << 20;
 const PART: u64 = 128 << 10;
 /// The network is tended this often.
 const TEND: Duration = Duration::from_secs(3);
+/// What came is durable after this at the latest, also in the middle of an object: a power cut costs no more.
+const SYNC: Duration = Duration::from_secs(3);
 /// Where things are made durable, so long may nothing be heard of it.
 const WRITING: Duration = Duration::from_secs(180);
 
@@ -427,6 +429,7 @@ pub(super) struct Meter<'a> {
     began: Instant,
     moved: Instant,
     tended: Instant,
+    synced: Instant,
 }
 
 impl<'a> Meter<'a> {
@@ -443,6 +446,7 @@ impl<'a> Meter<'a> {
             began: now,
             moved: now,
             tended: now,
+            synced: now,
         }
     }
 
@@ -468,6 +472,7 @@ impl<'a> Meter<'a> {
         self.bytes = self.bytes.max(progress.bytes);
         self.worker.shared.alive(WRITING);
         self.show(progress);
+        self.sync(fresh);
         if self.bytes - self.kept >= STEP {
             self.kept = self.bytes;
             self.worker.keep_budget();
@@ -502,6 +507,14 @@ impl<'a> Meter<'a> {
             left,
         };
         self.worker.shared.change(|status| status.progress = Some(shown));
+    }
+
+    fn sync(&mut self, fresh: u64) {
+        if self.metered && fresh > 0 && self.synced.elapsed() >= SYNC {
+            // A failure shows when an object gets its place.
+            let _ = std::fs::File::open(&self.worker.task.site.sysroot).map(nix::unistd::syncfs);
+            self.synced = Instant::now();
+        }
     }
 
     fn tend(&mut self) -> bool {
