@@ -252,3 +252,45 @@ fn each_mistake_has_its_message() {
     fs::write(dir.path().join("init"), "#!/bin/sh\n").unwrap();
     assert!(refused(dir.path(), &[]).contains("not an ELF file"));
 }
+
+/// The host's own programs, with the host's loader as the oracle for what they need.
+#[test]
+fn a_program_comes_with_what_its_loader_would_load() {
+    let room = tempfile::tempdir().unwrap();
+    inputs(room.path());
+    let firmware = room.path().join("fw");
+    fs::create_dir_all(firmware.join("brcm")).unwrap();
+    for name in ["regulatory.db", "regulatory.db.p7s", "brcm/a.bin", "brcm/a.txt", "brcm/b.bin"] {
+        fs::write(firmware.join(name), name).unwrap();
+    }
+    let program = "/usr/bin/openssl";
+    let arguments =
+        ["--wifi", program, "--firmware-dir", "fw", "--firmware", "brcm/a*", "--manifest", "list"];
+    built(room.path(), &[&arguments[..], &["--compress", "none"]].concat());
+    let list = fs::read_to_string(room.path().join("list")).unwrap();
+    let names: Vec<&str> = list.lines().filter_map(|l| l.split_whitespace().nth(2)).collect();
+    let loaded = ok(Command::new("ldd").arg(program));
+    let mut libraries = 0;
+    for line in loaded.lines().filter(|l| !l.contains("vdso")) {
+        let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
+        let base = path.rsplit('/').next().unwrap();
+        assert!(names.iter().any(|n| n.rsplit('/').next() == Some(base)), "{base} is missing: {list}");
+        libraries += 1;
+    }
+    assert!(libraries >= 4, "{loaded}");
+    for name in ["usr/sbin/wpa_supplicant", "lib/firmware/regulatory.db", "lib/firmware/regulatory.db.p7s"] {
+        assert!(names.contains(&format!("/{name}").as_str()), "{name} is missing: {list}");
+    }
+    assert!(names.contains(&"/lib/firmware/brcm/a.txt") && !names.contains(&"/lib/firmware/brcm/b.bin"));
+    // Without its libraries, or without the signature, it would not run.
+    fs::remove_file(room.path().join("out")).unwrap();
+    let empty = room.path().join("fw/brcm");
+    let said = refused(
+        room.path(),
+        &["--wifi", program, "--firmware-dir", "fw", "--wifi-root", empty.to_str().unwrap()],
+    );
+    assert!(said.contains("cannot be read") || said.contains("--wifi-root"), "{said}");
+    fs::remove_file(firmware.join("regulatory.db.p7s")).unwrap();
+    let said = refused(room.path(), &["--wifi", program, "--firmware-dir", "fw", "--wifi-root", "/"]);
+    assert!(said.contains("wireless-regdb"), "{said}");
+}

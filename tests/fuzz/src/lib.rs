@@ -10,6 +10,7 @@ mod gpg;
 mod net;
 mod ostree;
 mod text;
+mod wifi;
 
 /// A target: takes any bytes, panics on a bug.
 pub type Target = fn(&[u8]);
@@ -33,10 +34,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http", fetched::http),
     ("keyfile", text::keyfile),
     ("ledger_record", device::ledger_record),
+    ("networks", wifi::networks),
     ("ostree", ostree::ostree),
     ("partition", device::partition),
     ("ra", net::ra),
     ("sntp", net::sntp),
     ("summary", fetched::summary),
     ("superblock", device::superblock),
+    ("wpa", wifi::wpa),
 ];
