@@ -164,6 +164,11 @@ mod recovery {
     fn power_cuts() {
         happens(recovery::power_cuts());
     }
+
+    #[test]
+    fn troubles_of_the_network() {
+        happens(super::lab::troubles::troubles());
+    }
 }
 
 /// Somebody is there.

@@ -7,7 +7,8 @@ use super::web::{Manner, Web};
 use super::{Fault, Outcome};
 
 /// `hunter2!` by the argon2 of Debian, with little memory: this machine is slow.
-const PASSWORD: &str = "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$WwwKh46VN5ELVNcQZDyIZlDF5oj7nSkyyNALlI80uj0";
+const PASSWORD: &str =
+    "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$WwwKh46VN5ELVNcQZDyIZlDF5oj7nSkyyNALlI80uj0";
 /// Recovery has so many seconds.
 const RECOVERS: u64 = 120;
 

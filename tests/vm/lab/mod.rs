@@ -26,6 +26,7 @@ pub mod scenes;
 pub mod state_cuts;
 pub mod tools;
 pub mod trials;
+pub mod troubles;
 pub mod trust;
 pub mod verity;
 pub mod vm;

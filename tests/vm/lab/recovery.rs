@@ -23,7 +23,7 @@ const MEMORY_MAX: u64 = 24 << 10;
 const CUTS: u32 = 8;
 const BETWEEN_CUTS: Duration = Duration::from_secs(9);
 /// Recovery has so many seconds.
-const RECOVERS: u64 = 90;
+pub const RECOVERS: u64 = 90;
 
 /// What a server, or a stick, has: version 3, signed.
 pub struct Published {

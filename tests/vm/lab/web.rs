@@ -48,8 +48,16 @@ impl Web {
     /// # Errors
     /// When there is no port for it.
     pub fn start(directory: &Path) -> Outcome<Self> {
+        Web::start_at(directory, "127.0.0.1:0")
+    }
+
+    /// The same at an address.
+    ///
+    /// # Errors
+    /// As [`Web::start`].
+    pub fn start_at(directory: &Path, address: &str) -> Outcome<Self> {
         let failed = |e: std::io::Error| Fault::new(format!("the test's own server: {e}"));
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+        let listener = TcpListener::bind(address).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let web = Web { port, manner: Arc::default(), asked: Arc::default() };
         let (manner, asked, directory) = (web.manner.clone(), web.asked.clone(), PathBuf::from(directory));
