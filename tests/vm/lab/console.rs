@@ -43,7 +43,7 @@ pub fn every_action() -> Outcome<String> {
     let steps: [(&str, &str); 13] = [
         ("1", "boot which one, 0 to 1: "),
         ("", "bootward> "),
-        ("7", ": recovery: no deployment is bootable"),
+        ("7", "UTC recovery: no deployment is bootable"),
         ("8", "-- Enter for more, q to stop -- "),
         ("q", "bootward> "),
         ("5", "the next round begins in "),
@@ -136,7 +136,7 @@ pub fn drill() -> Outcome<String> {
     drop(vm);
     let mut vm = setup.start()?;
     vm.expect("a fire drill of recovery was asked for", BOOT)?;
-    vm.expect("the drill passed: eth0", RECOVERS)?;
+    vm.expect("fire drill passed: eth0", RECOVERS)?;
     up(&mut vm)?;
     let first = status(&mut vm, 0, "passed: eth0")?;
     if !first.contains(published.commit.get(..10).unwrap_or("?")) {
@@ -151,7 +151,7 @@ pub fn drill() -> Outcome<String> {
     // A machine that has ended makes room for the next one.
     drop(vm);
     let mut vm = setup.start()?;
-    vm.expect("the drill failed: eth0", RECOVERS)?;
+    vm.expect("fire drill failed: eth0", RECOVERS)?;
     up(&mut vm)?;
     status(&mut vm, 3, "failed: eth0")?;
     // The boot after it is an ordinary one, and no deployment was blamed.
