@@ -1,5 +1,11 @@
 //! OpenPGP signatures: what the real `ostree` and `gpg` sign is believed where libostree believes it, and nothing else is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "how a test fails; clippy knows this of #[test] functions only"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
