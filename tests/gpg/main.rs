@@ -3,6 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
     reason = "how a test fails; clippy knows this of #[test] functions only"
 )]
 

@@ -25,9 +25,13 @@ fn the_time_from_chrony() {
         linked(lab);
         // It has no server of its own: first it says so, then the machine's clock is declared to be right.
         let serve = |directive: &str| {
-            let config =
-                format!("{directive}\nallow\ncmdport 0\npidfile /dev/null\nuser root\ndriftfile /dev/null\n");
-            let path = lab.directory.path().join("chrony.conf");
+            // No file of it may be /dev/null: chronyd replaces its drift file by a rename, the machine's device then.
+            let files = lab.directory.path();
+            let config = format!(
+                "{directive}\nallow\ncmdport 0\nuser root\npidfile {0}/pid\ndriftfile {0}/drift\n",
+                files.display()
+            );
+            let path = files.join("chrony.conf");
             std::fs::write(&path, config).unwrap();
             // -x: it does not touch the clock.
             lab.serve(CHRONY, &["-d", "-x", "-u", "root", "-f", path.to_str().unwrap()])

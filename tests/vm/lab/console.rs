@@ -2,6 +2,7 @@
 
 use super::recovery::{DESTROYED, Device, ethernet, looks_around, published};
 use super::scenes::{ANSWER, BOOT};
+use super::tools::prepared;
 use super::vm::Vm;
 use super::web::{Manner, Web};
 use super::{Fault, Outcome};
@@ -28,7 +29,8 @@ pub fn every_action() -> Outcome<String> {
         extra: ethernet(),
     };
     web.set(Manner::Busy(3600));
-    let mut vm = device.setup()?.start()?;
+    let shell = format!("{}:/bin/sh:755", prepared("busybox-arm64")?.display());
+    let mut vm = device.setup_with(&[shell])?.start()?;
     vm.expect("== bootward recovery =", BOOT)?;
     vm.expect("bootward: recovery: no deployment is bootable", ANSWER)?;
     vm.expect("11 shell", ANSWER)?;
