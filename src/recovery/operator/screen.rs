@@ -33,6 +33,9 @@ pub struct View<'a> {
     pub now: u64,
 }
 
+/// A text that is told in full has so many rows at most.
+pub(super) const LONGEST: usize = 8;
+
 /// Printable ASCII, at most `width` columns of it.
 pub fn plain(text: &str, width: usize) -> String {
     let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
@@ -64,6 +67,25 @@ pub(super) fn wrapped(lines: &mut Vec<String>, label: &str, text: &str, rows: us
         }
         label = " ".repeat(label.len());
     }
+}
+
+/// Why the device is here and what failed, all of it, over as many rows as it takes (each text over [`LONGEST`]).
+pub fn whole(view: &View<'_>) -> Vec<String> {
+    let (story, status) = (view.story, view.status);
+    let mut lines = Vec::new();
+    wrapped(&mut lines, "bootward: recovery: ", &story.reason, LONGEST);
+    for (index, chapter) in story.deployments.iter().enumerate() {
+        wrapped(&mut lines, &format!("  {index}: "), &format!("{}: {}", chapter.name, chapter.why), LONGEST);
+    }
+    for note in &story.notes {
+        wrapped(&mut lines, "  note: ", note, LONGEST);
+    }
+    for tried in &status.tried {
+        let ago = span(view.now.saturating_sub(tried.at) / 1000);
+        let text = format!("{ago} ago, {}: {}", tried.source, tried.why);
+        wrapped(&mut lines, "  failed: ", &text, LONGEST);
+    }
+    lines
 }
 
 /// The status screen, without the menu.

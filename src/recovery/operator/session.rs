@@ -269,8 +269,13 @@ impl Session {
             Choice::Words(Command::Reboot) => self.wish(Wish::Reboot, view, out),
             Choice::Words(Command::PowerOff) => self.wish(Wish::PowerOff, view, out),
             Choice::Words(Command::Log) => Some(Effect::Ledger),
-            Choice::Words(Command::Nothing | Command::Status) => {
+            Choice::Words(Command::Nothing) => {
                 self.redraw(view, out);
+                None
+            }
+            Choice::Words(Command::Status) => {
+                screen::whole(view).iter().for_each(|line| say(line, out));
+                self.ask(view, out);
                 None
             }
             Choice::Words(Command::Help) => {
@@ -497,9 +502,14 @@ impl Session {
     }
 }
 
+/// A line, over several rows where it is long: what to do about a failure stands at its end.
 fn say(line: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(plain(line, COLUMNS).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let mut rows = Vec::new();
+    wrapped(&mut rows, "", line, screen::LONGEST);
+    for row in rows {
+        out.extend_from_slice(row.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 fn asked(question: &Question, view: &View<'_>) -> String {

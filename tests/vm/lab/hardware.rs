@@ -126,7 +126,7 @@ pub fn console() -> Outcome<String> {
         ("sh", "not a command"),
         ("boot 7", "'boot N' with N from 0 to 1"),
         ("log", "recovery: the kernel command line asks for recovery"),
-        ("status", "not tried; nothing is known to be wrong with it"),
+        ("status", "not tried; nothing is known"),
     ] {
         vm.type_line(typed)?;
         vm.expect(answer, ANSWER)?;

@@ -68,22 +68,22 @@ fn alone() -> Outcome<String> {
     let setup = device.setup()?;
     let mut vm = setup.start()?;
     vm.expect("no deployment is bootable", BOOT)?;
-    vm.expect("nothing answers: check the DHCP server", RECOVERS)?;
+    vm.expect("nothing answers: check the DHCP server", 3 * RECOVERS)?;
     let server = dnsmasq(&[])?;
     // First by the configured name server, which does not exist, then by the network's own, which does not know it.
-    vm.expect("cannot resolve 'updates.lab'", RECOVERS)?;
-    vm.expect("asking the network's own name servers", RECOVERS)?;
-    vm.expect("cannot resolve 'updates.lab'", RECOVERS)?;
+    vm.expect("cannot resolve 'updates.lab'", 3 * RECOVERS)?;
+    vm.expect("asking the network's own name servers", 3 * RECOVERS)?;
+    vm.expect("cannot resolve 'updates.lab'", 3 * RECOVERS)?;
     drop(server);
     let _server = dnsmasq(&["--address=/updates.lab/192.168.77.1"])?;
-    vm.expect("cannot connect to updates.lab:8080", RECOVERS)?;
+    vm.expect("cannot connect to updates.lab:8080", 3 * RECOVERS)?;
     let web = Web::start_at(&published.repo, "192.168.77.1:8080")?;
     web.set(Manner::Portal);
-    vm.expect("a web page", RECOVERS)?;
+    vm.expect("a web page", 3 * RECOVERS)?;
     web.set(Manner::Busy(3));
-    vm.expect("503", RECOVERS)?;
+    vm.expect("503", 3 * RECOVERS)?;
     web.set(Manner::Good);
-    vm.expect("[os] up: 3", RECOVERS)?;
+    vm.expect("[os] up: 3", 3 * RECOVERS)?;
     looks_around(&mut vm, &["eth0: fetched "])?;
     is_clean(device.name, &setup.disks, &published.commit)?;
     Ok("DHCP was silent, then the name unknown, then the server down, a portal, busy: healed after all"
