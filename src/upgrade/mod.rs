@@ -12,7 +12,7 @@
 //! newest commit. A source that fails is left for the next one; in the first round also one that is slow
 //! ([`HASTE`]). What came stays, and rounds go on as long as one brings an object.
 //!
-//! All of it is of the std ring. [`find`] and [`fetch`] work in a thread of their own, so that whoever called is asked
+//! All of it is of the std ring. [`find`] and [`fetch()`] work in a thread of their own, so that whoever called is asked
 //! about five times a second whether they are to go on, whatever a server does meanwhile.
 
 mod error;

@@ -107,7 +107,7 @@ pub fn forget<F: Files>(files: &mut F, place: &str) -> Result<bool, F::Error> {
 /// Remembers the network that recovery came through, so that it is tried first the next time.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn remember<F: Files>(files: &mut F, profile: &Profile) -> Result<bool, Fault<F::Error>> {
     write(files, LAST, &List { profiles: [profile.clone()].into(), ..List::default() })
 }

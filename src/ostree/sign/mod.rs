@@ -1,6 +1,6 @@
 //! Ed25519 signatures of commits, as libostree's sign-ed25519 makes them: over the bytes of the commit object, kept
 //! in its detached metadata as `ostree.sign.ed25519` of type `aay` (src/libostree/ostree-sign-ed25519.c). Those of OpenPGP
-//! are in [`gpg`], where they are built in.
+//! are in `gpg`, where they are built in.
 //!
 //! What is checked is strict: a key that is no canonical point, or one of small order, is no key; a signature has 64
 //! bytes, a canonical scalar and a canonical `R` that is not of small order (RFC 8032, 5.1.7). The equation is the one

@@ -24,7 +24,7 @@ pub enum Faults {
     First,
     /// All are counted, the first [`MAX_FAULTS`] told.
     Counted,
-    /// All are told, up to [`MAX_ALL`].
+    /// All are told, up to `MAX_ALL`.
     All,
 }
 

@@ -69,7 +69,7 @@ pub(super) fn wrapped(lines: &mut Vec<String>, label: &str, text: &str, rows: us
     }
 }
 
-/// Why the device is here and what failed, all of it, over as many rows as it takes (each text over [`LONGEST`]).
+/// Why the device is here and what failed, all of it, over as many rows as it takes (each text over `LONGEST`).
 pub fn whole(view: &View<'_>) -> Vec<String> {
     let (story, status) = (view.story, view.status);
     let mut lines = Vec::new();

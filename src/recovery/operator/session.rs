@@ -18,7 +18,7 @@ use super::super::status::Wish;
 use super::editor::{Editor, Event};
 use super::lock::{HashError, Lock, PasswordHash};
 use super::menu::{self, Action, Choice};
-use super::screen::{self, COLUMNS, ROWS, View, plain, span, wrapped};
+use super::screen::{self, ROWS, View, span, wrapped};
 use super::secret::Secret;
 use crate::ostree::Checksum;
 
