@@ -3,6 +3,7 @@
 use bootward::cmdline::CommandLine;
 use bootward::config::Config;
 use bootward::keyfile::KeyFile;
+use bootward::recovery::settings::Settings;
 
 /// Arguments are pieces of the line, and a line written from them reads as the same arguments.
 pub fn cmdline(data: &[u8]) {
@@ -45,6 +46,8 @@ pub fn cmdline(data: &[u8]) {
 
 /// What is taken without a complaint is TOML, with the same values and no others.
 pub fn config(data: &[u8]) {
+    let (_, complaints) = Settings::parse(data);
+    assert!(complaints.first.len() as u32 <= complaints.count);
     let (config, complaints) = Config::parse(data);
     assert!(complaints.first.len() as u32 <= complaints.count);
     for complaint in &complaints.first {
@@ -93,17 +96,19 @@ pub fn config(data: &[u8]) {
     assert!(
         modules.iter().map(|v| v.as_str().expect("a text")).eq(config.modules.iter().map(|m| m.as_str()))
     );
-    // Nothing was passed over in silence.
+    // Nothing was passed over in silence, but what recovery reads by itself.
     for (name, entry) in &table {
         let known = match name.as_str() {
             "modules" | "init" | "env" => true,
+            "recovery" | "network" | "time" | "wifi" => entry.is_table(),
             _ => entry.as_table().is_some_and(|section| {
                 let known: &[&str] = match name.as_str() {
                     "root" => &["device", "fstype", "flags", "timeout"],
                     "boot" => &["device", "fstype"],
-                    "ledger" => &["limit"],
+                    "firmware" => &["device", "fstype"],
+                    "check" => &["timeout", "total"],
+                    "ledger" => &["limit", "failures", "window"],
                     "watchdog" => &["device", "timeout"],
-                    "recovery" => &["console", "reboot_after"],
                     "log" => &["level"],
                     "verify" => &["level", "timeout", "keys"],
                     _ => &[],
