@@ -152,6 +152,21 @@ fn help() -> String {
     text
 }
 
+/// How a verb ends that prints one text: what it did, or why it did not.
+#[cfg(any(feature = "recovery", feature = "publish"))]
+fn finish(done: Result<String, String>) -> ExitCode {
+    match done {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("bootward: {why}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
 /// Where it is done: as `--sysroot`, `--boot` and `--env-config` say.
 #[cfg(any(feature = "recovery", feature = "trial"))]
 fn site(options: &options::Options) -> crate::trial::act::Site {

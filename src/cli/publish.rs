@@ -17,6 +17,7 @@ use crate::sys::beneath::Beneath;
 use crate::sys::files::Disk;
 use crate::sys::{errno, random};
 
+use super::finish;
 use super::options::{Known, Options, usage};
 use super::status::JSON;
 
@@ -72,19 +73,6 @@ struct Done<'a> {
     public: &'a str,
     added: bool,
     signatures: usize,
-}
-
-fn finish(done: Result<String, String>) -> ExitCode {
-    match done {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("bootward: {why}");
-            ExitCode::from(super::FAILED)
-        }
-    }
 }
 
 /// Runs `bootward keygen`.

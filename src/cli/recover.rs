@@ -9,6 +9,7 @@ use crate::recovery::ask::{Place, ask, asked, cancel};
 use crate::recovery::drill::{End, Last, last};
 use crate::recovery::request::Asked;
 
+use super::finish;
 use super::options::{Known, Options, usage};
 use super::status::{BOOT, JSON, SYSROOT};
 
@@ -104,19 +105,6 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 fn said(asked: Asked, place: Place) -> String {
     format!("the next boot begins with {asked}: noted {place}")
-}
-
-fn finish(done: Result<String, String>) -> ExitCode {
-    match done {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("bootward: {why}");
-            ExitCode::from(super::FAILED)
-        }
-    }
 }
 
 fn status(asked: Option<Asked>, last: Option<Last>, json: bool) -> ExitCode {
