@@ -360,8 +360,8 @@ impl Session {
             }
             Question::Network => {
                 let ssid = network(line, &view.status.seen);
-                if ssid.len() > SSID_MAX {
-                    return self.again("a network's name has at most 32 bytes", view, out);
+                if !(1..=SSID_MAX).contains(&ssid.len()) {
+                    return self.again("a network's name has 1 to 32 bytes", view, out);
                 }
                 self.enter(Question::Passphrase { ssid: ssid.into() }, view, out);
                 None

@@ -142,7 +142,13 @@ fn nothing_is_caused_by_half_an_answer() {
     }
     let long = format!("{}\r\x03", "n".repeat(33));
     assert_eq!(person.types(long.as_bytes()), []);
-    assert!(person.sees().contains("at most 32 bytes"));
+    assert!(person.sees().contains("1 to 32 bytes"));
+    // The mark of a name without one, and a hidden network among those seen.
+    person.status.seen = alloc::vec![String::new()];
+    for none in ["3\r=\r\r\x03", "3\r1\r\r\x03"] {
+        assert_eq!(person.types(none.as_bytes()), [], "{none:?}");
+        assert!(person.sees().contains("1 to 32 bytes"));
+    }
 }
 
 #[test]
