@@ -8,17 +8,18 @@ use std::process::ExitCode;
 use lab::scenes::{Scene, TOUR, named};
 use lab::trials::{self, Trial};
 use lab::vm::Setup;
-use lab::{Fault, Outcome};
+use lab::{Fault, Outcome, wireless};
 
-/// What the tour consists of: boots that begin with the kernel, and those that begin with U-Boot.
+/// What the tour consists of: boots that begin with the kernel, those that begin with U-Boot, and recovery without a cable.
 enum Stop {
     Scene(&'static Scene),
     Trial(Trial),
+    Wifi,
 }
 
 impl Stop {
     fn all() -> impl Iterator<Item = Stop> {
-        TOUR.iter().map(Stop::Scene).chain(trials::TOUR.into_iter().map(Stop::Trial))
+        TOUR.iter().map(Stop::Scene).chain(trials::TOUR.into_iter().map(Stop::Trial)).chain([Stop::Wifi])
     }
 
     fn named(name: &str) -> Outcome<Stop> {
@@ -39,6 +40,7 @@ impl Stop {
         match self {
             Stop::Scene(scene) => scene.name,
             Stop::Trial(trial) => trial.making.name,
+            Stop::Wifi => "wifi",
         }
     }
 
@@ -46,6 +48,9 @@ impl Stop {
         match self {
             Stop::Scene(scene) => scene.title,
             Stop::Trial(trial) => trial.title,
+            Stop::Wifi => {
+                "every deployment is destroyed and there is no cable: healed over Wi-Fi, WPA3, by itself"
+            }
         }
     }
 
@@ -53,6 +58,7 @@ impl Stop {
         match self {
             Stop::Scene(scene) => scene.play(true),
             Stop::Trial(trial) => trial.play(true),
+            Stop::Wifi => wireless::demo(),
         }
     }
 
@@ -60,6 +66,7 @@ impl Stop {
         match self {
             Stop::Scene(scene) => scene.prepare(false),
             Stop::Trial(trial) => Ok(trial.making.make()?.setup),
+            Stop::Wifi => wireless::demo_setup(),
         }
     }
 }

@@ -173,6 +173,21 @@ mod recovery {
     }
 }
 
+/// The same without a cable.
+mod recovery_over {
+    use super::{happens, lab::wireless};
+
+    #[test]
+    fn wpa2() {
+        happens(wireless::over_wpa2());
+    }
+
+    #[test]
+    fn wpa3() {
+        happens(wireless::over_wpa3());
+    }
+}
+
 /// Somebody is there.
 mod console {
     use super::{happens, lab::console};

@@ -32,5 +32,6 @@ pub mod verity;
 pub mod vm;
 pub mod web;
 pub mod wifi;
+pub mod wireless;
 
 pub use fault::{Fault, Outcome};

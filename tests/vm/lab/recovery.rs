@@ -94,6 +94,15 @@ impl Device<'_> {
     /// # Errors
     /// When something does not build.
     pub fn setup_with(&self, files: &[String]) -> Outcome<Setup> {
+        let options = files.iter().flat_map(|file| ["--add".to_string(), file.clone()]);
+        self.setup_of(&options.collect::<Vec<_>>())
+    }
+
+    /// The same, with more options for the initramfs' builder.
+    ///
+    /// # Errors
+    /// When something does not build.
+    pub fn setup_of(&self, options: &[String]) -> Outcome<Setup> {
         let Disks { images, .. } = disks(
             self.name,
             &small_sysroot()?,
@@ -109,10 +118,10 @@ spread = 0\nwait_first = 2\narguments = [\"console=ttyAMA0\", \"root=LABEL={LABE
         );
         let busybox = format!("{}:/bin/busybox:755", prepared("busybox-arm64")?.display());
         let keys = self.published.keys.display().to_string();
-        let mut keys = vec!["--keys".to_string(), keys, "--add".into(), busybox];
-        keys.extend(files.iter().flat_map(|file| ["--add".to_string(), file.clone()]));
+        let mut more = vec!["--keys".to_string(), keys, "--add".into(), busybox];
+        more.extend_from_slice(options);
         let initramfs =
-            initramfs_and(Machine::Arm64, &format!("aarch64-{}", self.name), &modules, &config, &keys)?;
+            initramfs_and(Machine::Arm64, &format!("aarch64-{}", self.name), &modules, &config, &more)?;
         Ok(Setup {
             name: self.name.into(),
             machine: Machine::Arm64,
@@ -137,7 +146,11 @@ impl Device<'_> {
         self.heals_in(&self.setup()?, told)
     }
 
-    fn heals_in(&self, setup: &Setup, told: &[&str]) -> Outcome<String> {
+    /// The same, in this machine.
+    ///
+    /// # Errors
+    /// When anything else happens.
+    pub fn heals_in(&self, setup: &Setup, told: &[&str]) -> Outcome<String> {
         let mut vm = setup.start()?;
         vm.expect("no deployment is bootable", BOOT)?;
         vm.expect("[os] up: 3", RECOVERS)?;

@@ -11,8 +11,10 @@ use super::vm::{Machine, Setup, Vm};
 /// What every access point here has: a channel, and the room for several networks.
 const COMMON: &str =
     "interface=wlan1\ndriver=nl80211\ncountry_code=US\nhw_mode=g\nchannel=6\nieee80211n=1\nwmm_enabled=1\n";
-const WPA2: &str = "wpa=2\nrsn_pairwise=CCMP\nwpa_key_mgmt=WPA-PSK\n";
-const WPA3: &str = "wpa=2\nrsn_pairwise=CCMP\nwpa_key_mgmt=SAE\nieee80211w=2\n";
+/// A network of WPA2; its passphrase comes after it.
+pub const WPA2: &str = "wpa=2\nrsn_pairwise=CCMP\nwpa_key_mgmt=WPA-PSK\n";
+/// A network of WPA3; its password comes after it.
+pub const WPA3: &str = "wpa=2\nrsn_pairwise=CCMP\nwpa_key_mgmt=SAE\nieee80211w=2\n";
 const MIXED: &str =
     "wpa=2\nrsn_pairwise=CCMP\nwpa_key_mgmt=WPA-PSK SAE\nieee80211w=1\nsae_require_mfp=1\nsae_pwe=2\n";
 /// Of all networks of the house.
@@ -40,9 +42,14 @@ fn house() -> String {
     COMMON.to_string() + &numbered.collect::<String>()
 }
 
+/// A house with one network.
+pub fn house_with(ssid: &str, keys: &str) -> String {
+    COMMON.to_string() + &network(0, ssid, keys)
+}
+
 /// A stranger with the names of the house, nearer than it.
-fn stranger(ssid: &str, keys: &str) -> String {
-    COMMON.replace("wlan1", "wlan2") + &network(0, ssid, keys)
+pub fn stranger(ssid: &str, keys: &str) -> String {
+    house_with(ssid, keys).replace("wlan1", "wlan2")
 }
 
 /// The program of the guest that drives `net::wifi`, and the device's.
