@@ -237,6 +237,11 @@ mod uboot {
     }
 
     #[test]
+    fn counted_by_uboot_in_nor_flash() {
+        play(&trials::some(Uboot::Flash));
+    }
+
+    #[test]
     fn power_cuts_in_the_state() {
         for uboot in [Uboot::Stock, Uboot::Counting] {
             super::happens(super::lab::state_cuts::cuts(uboot));

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::fixture::{Env, LABEL, deploy, disks, init_sysroot, small_tree};
-use super::guardian::{initramfs_for, kernel};
+use super::flash;
+use super::guardian::{initramfs_for, initramfs_of, kernel};
 use super::tools::{as_root, prepared, read, run, write};
 use super::vm::{Machine, Setup, Vm};
 use super::{Fault, Outcome};
@@ -18,6 +19,8 @@ use super::{Fault, Outcome};
 const FAT: u64 = 64;
 /// Where it is on the disk, in bytes.
 pub const FIRMWARE: std::ops::Range<u64> = 1 << 20..(1 + FAT) << 20;
+/// The machine's flash, beside its disk.
+const FLASH: &str = "flash.img";
 /// Size of the sysroot, in megabytes.
 const ROOT: u32 = 128;
 /// Seconds until the watchdog resets a device that hangs.
@@ -60,6 +63,8 @@ pub enum Uboot {
     Saving,
     /// The same with `uboot/bootward.config`: U-Boot counts.
     Counting,
+    /// As [`Uboot::Counting`], with `uboot/env-flash.config`: its environment is in the machine's NOR flash.
+    Flash,
 }
 
 impl Uboot {
@@ -70,17 +75,23 @@ impl Uboot {
             Uboot::Newer => "-newer",
             Uboot::Saving => "-saving",
             Uboot::Counting => "-counting",
+            Uboot::Flash => "-flash",
         }
+    }
+
+    /// U-Boot itself counts, and not the script.
+    pub fn counts(self) -> bool {
+        matches!(self, Uboot::Counting | Uboot::Flash)
     }
 
     /// As the script calls the party that counts.
     pub fn counter(self) -> &'static str {
-        if self == Uboot::Counting { "uboot" } else { "script" }
+        if self.counts() { "uboot" } else { "script" }
     }
 
     /// The state is U-Boot's environment itself.
     fn is_environment(self) -> bool {
-        matches!(self, Uboot::Saving | Uboot::Counting)
+        self == Uboot::Saving || self.counts()
     }
 
     fn firmware(self) -> Outcome<PathBuf> {
@@ -96,18 +107,29 @@ impl Uboot {
         }
     }
 
-    /// The files of the state and the size of each, as `fw_env.config` names them.
-    fn files(self) -> (&'static [&'static str], usize) {
-        if self.is_environment() {
-            (&["uboot.env", "uboot-redund.env"], 0x4000)
-        } else {
-            (&["bootward.env"], 0x200)
+    /// The files of the state on the FAT partition.
+    fn files(self) -> &'static [&'static str] {
+        match self {
+            Uboot::Flash => &[],
+            Uboot::Saving | Uboot::Counting => &["uboot.env", "uboot-redund.env"],
+            Uboot::Stock | Uboot::Newer => &["bootward.env"],
         }
     }
 
+    /// Size of one copy of the state, in bytes.
+    fn size(self) -> usize {
+        if self.is_environment() { 0x4000 } else { 0x200 }
+    }
+
+    /// What names the state to Linux, where the FAT partition is mounted at `directory`.
     fn fw_env_config(self, directory: &Path) -> String {
-        let (files, size) = self.files();
-        files.iter().map(|file| format!("{} 0x0 {size:#x}\n", directory.join(file).display())).collect()
+        // Linux joins both banks of the machine's flash.
+        if self == Uboot::Flash {
+            return flash::fw_env_config(Path::new("/dev/mtd0"), flash::BANK, self.size());
+        }
+        let size = self.size();
+        let line = |file: &&str| format!("{} 0x0 {size:#x}\n", directory.join(file).display());
+        self.files().iter().map(line).collect()
     }
 }
 
@@ -148,8 +170,12 @@ pub struct Board {
 fn sysroot(uboot: Uboot) -> Outcome<PathBuf> {
     static FILE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static ENVIRONMENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let (cell, name) =
-        if uboot.is_environment() { (&ENVIRONMENT, "uboot-environment") } else { (&FILE, "uboot-file") };
+    static FLASH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let (cell, name) = match uboot {
+        Uboot::Flash => (&FLASH, "uboot-flash"),
+        Uboot::Saving | Uboot::Counting => (&ENVIRONMENT, "uboot-environment"),
+        Uboot::Stock | Uboot::Newer => (&FILE, "uboot-file"),
+    };
     cell.get_or_init(|| build(name, uboot).map_err(|fault| fault.to_string())).clone().map_err(Fault::new)
 }
 
@@ -187,6 +213,11 @@ fn initramfs(name: &str, uboot: Uboot) -> Outcome<PathBuf> {
          [ledger]\nlimit = 3\n\n[watchdog]\ndevice = \"/dev/watchdog0\"\ntimeout = {WATCHDOG}\n"
     );
     let fw_env_config = uboot.fw_env_config(Path::new("/firmware"));
+    if uboot == Uboot::Flash {
+        let modules = [flash::MODULES.as_slice(), MODULES.as_slice()].concat();
+        let kernel = flash::kernel("uboot-flash-kernel")?;
+        return initramfs_of(&kernel, Machine::Arm64, name, &modules, &config, &fw_env_config, &[]);
+    }
     initramfs_for(Machine::Arm64, name, &MODULES, &config, &fw_env_config, &[])
 }
 
@@ -202,6 +233,12 @@ impl Making {
         let disk = root.with_file_name("disk.img");
         partition(&self.fat(root)?, root, &disk)?;
         let mut extra = self.drive(&disk)?;
+        if self.uboot == Uboot::Flash {
+            let flash = disk.with_file_name(FLASH);
+            let stored = self.state.map(|state| self.stored(state, &disk)).transpose()?;
+            flash::fill(&flash, stored.as_deref())?;
+            extra.extend(["-drive".into(), format!("if=pflash,unit=1,format=raw,file={}", flash.display())]);
+        }
         if self.watchdog {
             extra.extend(["-device", "i6300esb", "-action", "watchdog=reset"].map(String::from));
         }
@@ -235,7 +272,7 @@ impl Making {
         } else {
             options.extend(["-drive".into(), format!("if=none,id=disk0,format=raw,file={}", disk.display())]);
         }
-        let devices: &[&str] = if self.uboot.is_environment() {
+        let devices: &[&str] = if matches!(self.uboot, Uboot::Saving | Uboot::Counting) {
             // U-Boot reads its environment before virtio is there.
             &["-device", "ahci,id=ahci", "-device", "ide-hd,drive=disk0,bus=ahci.0"]
         } else {
@@ -259,7 +296,7 @@ impl Making {
         let mut files = vec![(image, "boot.scr")];
         if let Some(state) = self.state {
             let stored = self.stored(state, beside)?;
-            files.extend(self.uboot.files().0.iter().map(|name| (stored.clone(), *name)));
+            files.extend(self.uboot.files().iter().map(|name| (stored.clone(), *name)));
         }
         if self.rescue {
             files.push((kernel(Machine::Arm64)?.image, "Image"));
@@ -306,7 +343,7 @@ impl Making {
             mkenvimage.arg("-r");
         }
         write(&text, variables)?;
-        run(mkenvimage.args(["-s", &self.uboot.files().1.to_string(), "-o"]).arg(&image).arg(&text))?;
+        run(mkenvimage.args(["-s", &self.uboot.size().to_string(), "-o"]).arg(&image).arg(&text))?;
         Ok(image)
     }
 }
@@ -327,13 +364,17 @@ impl Board {
     pub fn stored(&self) -> Outcome<String> {
         let directory = self.disk.with_file_name("stored");
         std::fs::create_dir_all(&directory).map_err(|e| Fault::file("make", &directory, &e))?;
-        for file in self.uboot.files().0 {
+        for file in self.uboot.files() {
             let image = format!("{}@@1M", self.disk.display());
             let mut mcopy = Command::new("mcopy");
             run(mcopy.args(["-n", "-o", "-i", &image]).arg(format!("::/{file}")).arg(directory.join(file)))?;
         }
         let config = directory.join("fw_env.config");
-        write(&config, self.uboot.fw_env_config(&directory))?;
+        let named = match self.uboot {
+            Uboot::Flash => flash::fw_env_config(&self.disk.with_file_name(FLASH), 0, self.uboot.size()),
+            other => other.fw_env_config(&directory),
+        };
+        write(&config, named)?;
         run(Command::new("fw_printenv").arg("-c").arg(&config))
     }
 
@@ -359,10 +400,12 @@ impl Board {
     /// # Errors
     /// When a tool fails.
     pub fn erase(&self) -> Outcome<()> {
+        if self.uboot == Uboot::Flash {
+            return flash::fill(&self.disk.with_file_name(FLASH), None);
+        }
         let blank = self.disk.with_file_name("blank");
-        let (files, size) = self.uboot.files();
-        write(&blank, vec![0xff; size])?;
-        for file in files {
+        write(&blank, vec![0xff; self.uboot.size()])?;
+        for file in self.uboot.files() {
             let image = format!("{}@@1M", self.disk.display());
             run(Command::new("mcopy").args(["-o", "-i", &image]).arg(&blank).arg(format!("::/{file}")))?;
         }

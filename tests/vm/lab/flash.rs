@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::guardian::{binary, kernel};
+use super::guardian::{self, Kernel, binary};
 use super::tools::{empty_dir, lab, prepared, run, write};
 use super::vm::{Machine, Setup};
 use super::{Fault, Outcome};
@@ -39,12 +39,60 @@ const DONE: [&str; 11] = [
 const SIZE: usize = 0x10000;
 /// Of a sector there, in bytes.
 const SECTOR: usize = 0x40000;
-/// Of the whole flash, in bytes.
-const FLASH: u64 = 64 << 20;
+/// Of one bank of the machine's flash, in bytes. The first one is the firmware's, the second one ours.
+pub const BANK: u64 = 64 << 20;
 /// The sector that only bootward writes: fw_setenv of libubootenv erases what is behind its image.
 const KEPT: usize = 8;
 /// What is in the sectors besides the environment.
 const OTHERS: u8 = 0x5A;
+
+/// The drivers of NOR flash, in the order in which they are loaded: none of them asks for the next one.
+pub const MODULES: [&str; 4] = ["cfi_cmdset_0001", "cfi_probe", "ofpart", "physmap"];
+
+/// The kernel of the machine with the drivers of its flash, which Debian leaves out, in a directory of this name.
+///
+/// # Errors
+/// When `tests/vm/setup` has not run.
+pub fn kernel(name: &str) -> Outcome<Kernel> {
+    prepared("flash.stamp")?;
+    let kernel = guardian::kernel(Machine::Arm64)?;
+    let tree = empty_dir(name)?;
+    let script = "cp -al \"$1/lib\" \"$2/\" && mkdir \"$2/lib/modules/$3/extra\" && cp \"$4\"/*.ko \"$2/lib/modules/$3/extra/\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", script, "sh"]).args([&kernel.tree, &tree]).arg(&kernel.release);
+    run(shell.arg(lab().join("flash")))?;
+    Ok(Kernel { tree, ..kernel })
+}
+
+/// The lines of `fw_env.config` for a pair that begins at this offset of the device, as `uboot/env-flash.config` has it.
+pub fn fw_env_config(device: &Path, at: u64, size: usize) -> String {
+    let line = |at: u64| format!("{} {at:#x} {size:#x} {SECTOR:#x}\n", device.display());
+    line(at) + &line(at + SECTOR as u64)
+}
+
+/// The second bank with this in both of its first sectors; without it, and elsewhere, it is erased.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn fill(flash: &Path, both: Option<&Path>) -> Outcome<()> {
+    let file = erased(flash)?;
+    let Some(image) = both else { return Ok(()) };
+    let bytes = std::fs::read(image).map_err(|e| Fault::file("read", image, &e))?;
+    for at in [0, SECTOR as u64] {
+        file.write_all_at(&bytes, at).map_err(|e| Fault::file("write", flash, &e))?;
+    }
+    Ok(())
+}
+
+fn erased(flash: &Path) -> Outcome<File> {
+    let failed = |e: std::io::Error| Fault::file("write", flash, &e);
+    let file = File::create(flash).map_err(failed)?;
+    let erased = vec![0xFF; 1 << 20];
+    for at in (0..BANK).step_by(erased.len()) {
+        file.write_all_at(&erased, at).map_err(failed)?;
+    }
+    Ok(file)
+}
 
 /// Plays it.
 ///
@@ -52,7 +100,7 @@ const OTHERS: u8 = 0x5A;
 /// Everything that is not as it must be.
 pub fn play() -> Outcome<String> {
     prepared("flash.stamp")?;
-    let kernel = kernel(Machine::Arm64)?;
+    let kernel = guardian::kernel(Machine::Arm64)?;
     let directory = empty_dir("flash")?;
     let root = directory.join("root");
     run(Command::new("cp").arg("-a").arg(lab().join("flash")).arg(&root))?;
@@ -73,7 +121,7 @@ pub fn play() -> Outcome<String> {
     let pack = "cd \"$1\" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1 >\"$2\"";
     run(Command::new("sh").args(["-c", pack, "sh"]).arg(&root).arg(&initramfs))?;
     let flash = directory.join("flash.img");
-    fill(&directory, &flash)?;
+    fill_all(&directory, &flash)?;
     let setup = Setup {
         name: "flash".into(),
         machine: Machine::Arm64,
@@ -122,13 +170,9 @@ fn mkenvimage(directory: &Path, redundant: bool, variables: &str) -> Outcome<Vec
 
 /// The flash before: the single copy and the pair, each at the beginning of a sector that is not theirs alone. The rest
 /// is erased.
-fn fill(directory: &Path, flash: &Path) -> Outcome<()> {
+fn fill_all(directory: &Path, flash: &Path) -> Outcome<()> {
     let failed = |e: std::io::Error| Fault::file("write", flash, &e);
-    let file = File::create(flash).map_err(failed)?;
-    let erased = vec![0xFF; 1 << 20];
-    for at in (0..FLASH).step_by(erased.len()) {
-        file.write_all_at(&erased, at).map_err(failed)?;
-    }
+    let file = erased(flash)?;
     let variables = "bootcount=0\nrollback=0\nupgrade_available=1\n";
     for (number, redundant) in [(0, false), (1, true), (2, true), (KEPT, false)] {
         let mut sector = mkenvimage(directory, redundant, variables)?;

@@ -599,6 +599,7 @@ pub fn some(uboot: Uboot) -> Vec<Trial> {
 pub fn all() -> Vec<Trial> {
     let mut all: Vec<Trial> =
         [Uboot::Stock, Uboot::Newer, Uboot::Saving, Uboot::Counting].into_iter().flat_map(shared).collect();
+    all.extend(some(Uboot::Flash));
     all.extend(ENTRIES);
     all.push(GOES_ON);
     all.extend(DEPLOYS);
@@ -658,7 +659,7 @@ impl<'a> Played<'a> {
                 vm.expect(&format!("boot.scr: trial, boot {boot} of {limit}, counted by {by}"), RESET)?;
             }
             GivesUp => {
-                if self.uboot == Uboot::Counting {
+                if self.uboot.counts() {
                     vm.expect(" exceeded. Using altbootcmd.", RESET)?;
                 }
                 vm.expect("boot.scr: the trial has failed, rolling back", RESET)?;
