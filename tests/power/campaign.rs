@@ -98,7 +98,10 @@ impl Campaign<'_> {
             } else {
                 let image = replay.make(state)?;
                 let judged = self.look(&image, state, &initramfs, &place)?;
-                fs::remove_file(image)?;
+                // A boot has taken it, or nothing has started.
+                if image.exists() {
+                    fs::remove_file(image)?;
+                }
                 judged
             };
             all.extend(judged.iter().cloned());
@@ -121,9 +124,14 @@ impl Campaign<'_> {
             let verdict = match &loaded {
                 Loaded::Nothing(why) => Verdict::NoKernel(why.clone()),
                 Loaded::Kernel { command_line } => {
-                    // Each changes the disk as it boots.
-                    let own = image.with_extension(format!("{n}.img"));
-                    copy(image, &own)?;
+                    // Each changes the disk as it boots: the last one may have it.
+                    let own = if n + 1 == self.systems.len() {
+                        image.into()
+                    } else {
+                        let own = image.with_extension(format!("{n}.img"));
+                        copy(image, &own)?;
+                        own
+                    };
                     let verdict = boot(&own, layout, place, trees, initramfs, system, command_line)?;
                     fs::remove_file(own)?;
                     verdict

@@ -18,6 +18,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 pub enum Kind {
     /// The journal is a file; metadata goes to its place within seconds.
     Ext4,
+    /// As images for older bootloaders have it: no checksums, neither of metadata nor in the journal, no 64-bit block
+    /// numbers, and blocks of 1 KiB, so that one write carries less.
+    Ext4Plain,
     /// The log is read by nobody but the kernel; metadata goes to its place when it must.
     Xfs,
 }
@@ -26,7 +29,7 @@ impl Kind {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Ext4 => "ext4",
+            Kind::Ext4 | Kind::Ext4Plain => "ext4",
             Kind::Xfs => "xfs",
         }
     }
@@ -34,7 +37,7 @@ impl Kind {
     /// What its mount options must say here: several copies of a disk are mounted at a time.
     pub fn options(self) -> Option<&'static str> {
         match self {
-            Kind::Ext4 => None,
+            Kind::Ext4 | Kind::Ext4Plain => None,
             Kind::Xfs => Some("nouuid"),
         }
     }
@@ -42,29 +45,23 @@ impl Kind {
     /// The mount options of a reader without a journal.
     fn unreplayed(self) -> &'static str {
         match self {
-            Kind::Ext4 => "noload",
+            Kind::Ext4 | Kind::Ext4Plain => "noload",
             Kind::Xfs => "nouuid,norecovery",
         }
     }
 
     /// The program that makes one, and its arguments. All of it is there from the start, so that no kernel thread writes
     /// on its own during a recording.
-    fn maker(self) -> &'static [&'static str] {
-        match self {
-            Kind::Ext4 => &[
-                "mke2fs",
-                "-q",
-                "-F",
-                "-t",
-                "ext4",
-                "-b",
-                "4096",
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
-            ],
+    fn maker(self) -> Vec<&'static str> {
+        let ext4 =
+            ["mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"];
+        let kind: &[_] = match self {
+            Kind::Ext4 => &["-b", "4096"],
+            Kind::Ext4Plain => &["-b", "1024", "-O", "^metadata_csum,^64bit"],
             // It makes none as small as ours without being told.
-            Kind::Xfs => &["mkfs.xfs", "-q", "-f", "-K", "--unsupported"],
-        }
+            Kind::Xfs => return vec!["mkfs.xfs", "-q", "-f", "-K", "--unsupported"],
+        };
+        [&ext4, kind].concat()
     }
 }
 
@@ -93,8 +90,14 @@ pub const ONE: Layout = &[ROOT];
 /// The same on xfs.
 pub const ONE_XFS: Layout = &[Partition { kind: Kind::Xfs, ..ROOT }];
 /// `/boot` is a file system of its own.
-pub const TWO: Layout =
-    &[ROOT, Partition { kind: Kind::Ext4, label: "otaboot", at: "boot", start: 64 * MIB, size: 48 * MIB }];
+pub const TWO: Layout = &[ROOT, BOOT];
+/// [`ONE`] and [`TWO`], for older bootloaders.
+pub const ONE_PLAIN: Layout = &[Partition { kind: Kind::Ext4Plain, ..ROOT }];
+/// See [`ONE_PLAIN`].
+pub const TWO_PLAIN: Layout =
+    &[Partition { kind: Kind::Ext4Plain, ..ROOT }, Partition { kind: Kind::Ext4Plain, ..BOOT }];
+const BOOT: Partition =
+    Partition { kind: Kind::Ext4, label: "otaboot", at: "boot", start: 64 * MIB, size: 48 * MIB };
 const ROOT: Partition = Partition { kind: Kind::Ext4, label: "otaroot", at: "", start: 0, size: 64 * MIB };
 
 /// Bytes of the whole disk.

@@ -330,6 +330,7 @@ fn binary() -> io::Result<PathBuf> {
 /// What [`binary`] returns from then on.
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
+/// Four for each processor: most of the time they wait for the kernel's mounts and loop devices.
 fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+    4 * std::thread::available_parallelism().map_or(1, |n| n.get())
 }

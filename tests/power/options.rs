@@ -27,7 +27,7 @@ Usage: cargo test --test power                        what the CI runs
                   that this leaves; --every should leave few of the first ones. Their ids are FIRST/SECOND
   --disks DIR     instead: a state of each kind of outcome, as disk images in DIR
   --bootward FILE its device binary; default: it is built
-  --workers N     how many at a time; default: one for each processor
+  --workers N     how many at a time; default: four for each processor
 
 Exit codes: 0 bootward came up with a whole deployment in every state with a kernel; 1 it did not; 2 usage.
 

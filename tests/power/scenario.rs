@@ -9,7 +9,7 @@ use std::thread::sleep;
 use bootward::arrange::survey::{Places, survey};
 
 use super::campaign::{Campaign, Counts};
-use super::disk::{self, Layout, Mounted, ONE, ONE_XFS, TWO, View};
+use super::disk::{self, Layout, Mounted, ONE, ONE_PLAIN, ONE_XFS, TWO, TWO_PLAIN, View};
 use super::record::{Recording, SETTLE};
 use super::states::Class;
 use super::systems::System;
@@ -117,7 +117,7 @@ const FLOOR: &str = "bootward confirm of version 2, which raises the floor and t
 const REPAIR: &str = "bootward repair, without any boot link";
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 28] = [
+pub const SCENARIOS: [Scenario; 40] = [
     update("one-first", "/boot on the root: version 2 joins version 1", ONE, 1),
     update("two-first", "/boot of its own: version 2 joins version 1", TWO, 1),
     update("one-update", "/boot on the root: version 3 replaces version 1", ONE, 2),
@@ -146,6 +146,18 @@ pub const SCENARIOS: [Scenario; 28] = [
     in_boot(fetches(own("two-upgrade", UPGRADE, TWO, Scenario::upgrade, 2), 1)),
     Scenario { change: GOOD, ..own("one-floor", FLOOR, ONE, Scenario::floor, 2) },
     in_boot(Scenario { change: GOOD, ..own("two-floor", FLOOR, TWO, Scenario::floor, 2) }),
+    own("one-confirm-plain", CONFIRM, ONE_PLAIN, Scenario::confirm, 1),
+    own("two-confirm-plain", CONFIRM, TWO_PLAIN, Scenario::confirm, 1),
+    own("one-rollback-plain", ROLLBACK, ONE_PLAIN, Scenario::rollback, 1),
+    in_boot(own("two-rollback-plain", ROLLBACK, TWO_PLAIN, Scenario::rollback, 1)),
+    no_variables(own("one-repair-kernel-plain", REPAIR_KERNEL, ONE_PLAIN, Scenario::repair, 2)),
+    no_variables(own("two-repair-kernel-plain", REPAIR_KERNEL, TWO_PLAIN, Scenario::repair, 2)),
+    fetches(own("one-deploy-plain", DEPLOY, ONE_PLAIN, Scenario::deploy, 3), 2),
+    in_boot(fetches(own("two-deploy-plain", DEPLOY, TWO_PLAIN, Scenario::deploy, 3), 2)),
+    fetches(own("one-upgrade-plain", UPGRADE, ONE_PLAIN, Scenario::upgrade, 2), 1),
+    in_boot(fetches(own("two-upgrade-plain", UPGRADE, TWO_PLAIN, Scenario::upgrade, 2), 1)),
+    Scenario { change: GOOD, ..own("one-floor-plain", FLOOR, ONE_PLAIN, Scenario::floor, 2) },
+    in_boot(Scenario { change: GOOD, ..own("two-floor-plain", FLOOR, TWO_PLAIN, Scenario::floor, 2) }),
 ];
 
 /// A recording with the trees that its deployments are made of.
@@ -293,7 +305,7 @@ impl Scenario {
                 let _ = fs::remove_file(sysroot.join("ostree").join(version));
             }
         }
-        if self.name.ends_with("kernel") {
+        if self.name.contains("kernel") {
             let boot = sysroot.join("boot");
             let places = Places { sysroot, boot: &boot, booted: None, options: None, deep: false };
             let layout = survey(&places).map_err(|e| io::Error::other(e.to_string()))?;
