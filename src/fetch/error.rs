@@ -262,6 +262,16 @@ impl Error {
         }
     }
 
+    /// How often in a row this is worth another try where there is somebody else to ask: what took long already is not
+    /// tried as often as what fails at once, and the C library has asked for a name several times before it says so.
+    pub fn tries(&self) -> u32 {
+        match self {
+            Error::Resolve { .. } => 0,
+            Error::TimeOut(_) | Error::Slow { .. } | Error::Overdue { .. } => 1,
+            _ => u32::MAX,
+        }
+    }
+
     /// Whether it says something of the server or the way to it, and not of the one request: the next source is worth
     /// a try then.
     pub fn of_server(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::ostree::object::{COMMITMETA_MAX, Checksum, Kind, OBJECT_MAX};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::refs;
 use crate::repo::store::{self, Store};
-use crate::storage::Trees;
+use crate::storage::{Trees, Volume};
 
 use super::error::path;
 use super::{Error, Options};
@@ -98,7 +98,7 @@ impl<'a, T: Transport> Asking<'a, T> {
     ) -> Result<(), Error<F::Error>> {
         let files = |e| Error::Store(store::Error::Files(e));
         let at = store::part(name);
-        let mut failures = 0;
+        let (mut failures, mut synced, durable) = (0, Instant::now(), self.options.durable);
         loop {
             let there = store.files().node(&at).map_err(files)?.is_some();
             let (mut draft, length) =
@@ -116,7 +116,12 @@ impl<'a, T: Transport> Asking<'a, T> {
             let before = *bytes;
             let mut put = |data: &[u8]| {
                 *bytes += data.len() as u64;
-                store.files().append(&mut draft, data)
+                store.files().append(&mut draft, data)?;
+                if synced.elapsed() >= durable {
+                    synced = Instant::now();
+                    store.files().sync(Volume::Root)?;
+                }
+                Ok(())
             };
             let cause = match self.stream(request, &mut put) {
                 Ok(Some(Ok(()))) => continue,

@@ -66,13 +66,16 @@ pub struct Options {
     pub backoff: Backoff,
     /// Random numbers for that.
     pub random: fn() -> u32,
+    /// What came is durable after this at the latest, also in the middle of a large object: a power cut costs no more than
+    /// what comes in this time, what is on its way, and the small objects that were not whole yet, one a channel.
+    pub durable: Duration,
     /// Objects that are here are read and checked, and fetched again when damaged.
     pub check: bool,
     /// The directory [`store::STAGING`] of the sysroot, by its path: static deltas are unpacked there. Without one none
     /// is used.
     pub scratch: Option<std::path::PathBuf>,
-    /// Somebody else may have it too: a server that wants us to wait long is given up, and one that lacks a file object is
-    /// asked for the others first.
+    /// Somebody else may have it too, or there is another round: a server that wants us to wait long is given up, one that
+    /// let us wait long after that was not better, and one that lacks a file object is asked for the others first.
     pub mirrored: bool,
     /// Ends it; what came stays. The transport is to have the same.
     pub stop: Stop,
@@ -87,7 +90,8 @@ impl Options {
             Retry::After(least) => least,
         };
         let long = self.mirrored && least > PATIENCE;
-        let enough = failures > self.tries || long;
+        let tries = if self.mirrored { self.tries.min(cause.tries()) } else { self.tries };
+        let enough = failures > tries || long;
         (!enough).then(|| least.max(self.backoff.wait(failures, (self.random)())))
     }
 }
@@ -101,6 +105,7 @@ impl Default for Options {
             tries: 20,
             backoff: Backoff::default(),
             random: || crate::sys::random::number() as u32,
+            durable: Duration::from_secs(5),
             check: false,
             scratch: None,
             mirrored: false,

@@ -10,10 +10,10 @@ use crate::storage::Room;
 use super::walk::{Walk, Want};
 use super::{Error, Options, Progress};
 
-/// So many objects aside, or bytes, or so long: then they get their places, and a power cut costs none of them.
+/// So many objects aside, or bytes, or as long as [`Options::durable`]: then they get their places, and a power cut costs
+/// none of them.
 const ASIDE_OBJECTS: usize = 512;
 const ASIDE_BYTES: u64 = 16 << 20;
-const ASIDE_TIME: Duration = Duration::from_secs(5);
 /// Bytes that stay free on the device.
 pub(super) const RESERVE: u64 = 8 << 20;
 /// Files that can still be made on the device, at least.
@@ -31,7 +31,8 @@ struct Shared<E> {
     walk: Walk,
     aside: Vec<(Checksum, Kind)>,
     aside_bytes: u64,
-    since: Instant,
+    /// When what came was made durable last.
+    synced: Instant,
     parts: BTreeMap<Checksum, u64>,
     /// Objects that came damaged once.
     damaged: BTreeSet<Checksum>,
@@ -59,7 +60,7 @@ impl<'a, E> Session<'a, E> {
             walk,
             aside: Vec::new(),
             aside_bytes: 0,
-            since: Instant::now(),
+            synced: Instant::now(),
             parts: parts.into_iter().collect(),
             damaged: BTreeSet::new(),
             free: room.bytes.saturating_sub(RESERVE),
@@ -149,7 +150,7 @@ impl<'a, E> Session<'a, E> {
         shared.progress.fetched += 1;
         let due = shared.aside.len() >= self.options.aside.min(ASIDE_OBJECTS)
             || shared.aside_bytes >= ASIDE_BYTES
-            || shared.since.elapsed() >= ASIDE_TIME;
+            || shared.synced.elapsed() >= self.options.durable;
         due.then(|| shared.take())
     }
 
@@ -170,6 +171,16 @@ impl<'a, E> Session<'a, E> {
 
     pub(super) fn received(&self, bytes: usize) {
         self.shared().progress.bytes += bytes as u64;
+    }
+
+    /// A piece of a large object was written; whether it is time to make that durable.
+    pub(super) fn is_due(&self) -> bool {
+        let mut shared = self.shared();
+        let due = shared.synced.elapsed() >= self.options.durable;
+        if due {
+            shared.synced = Instant::now();
+        }
+        due
     }
 
     /// Bytes of an object that are here from an earlier try.
@@ -236,7 +247,7 @@ fn stopped<E>() -> Error<E> {
 impl<E> Shared<E> {
     fn take(&mut self) -> Vec<(Checksum, Kind)> {
         self.aside_bytes = 0;
-        self.since = Instant::now();
+        self.synced = Instant::now();
         std::mem::take(&mut self.aside)
     }
 }

@@ -17,6 +17,8 @@ use super::walk::Want;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 32 * 1024;
+/// Of a small object so many bytes are kept as they came, in case that the connection breaks.
+const HELD: usize = 128 * 1024;
 pub(super) struct Worker<'s, 'a, T: Transport, F: Trees> {
     session: &'s Session<'a, F::Error>,
     transport: &'s T,
@@ -24,6 +26,8 @@ pub(super) struct Worker<'s, 'a, T: Transport, F: Trees> {
     channel: Option<T::Channel>,
     under_way: VecDeque<Want>,
     buffer: Vec<u8>,
+    /// What came of the small object that is coming.
+    held: Vec<u8>,
 }
 
 /// Why an object did not come this time.
@@ -56,6 +60,7 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
             channel: None,
             under_way: VecDeque::new(),
             buffer: vec![0; BUFFER],
+            held: Vec::new(),
         }
     }
 
@@ -151,12 +156,6 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
     /// The object was not answered: later, or never.
     fn again(&mut self, want: Want, cause: fetch::Error) -> Result<(), Error<F::Error>> {
         let path = path(&want.name, want.kind);
-        if let fetch::Error::PastEnd { .. } = cause {
-            // What was kept of it is of something else.
-            self.forget_part(&want.name)?;
-            self.session.give_back(want);
-            return Ok(());
-        }
         if let (fetch::Error::TooLarge { length, .. }, Kind::File) = (&cause, want.kind) {
             let free = self.session.free();
             return Err(Error::Room { needed: length.unwrap_or(free.saturating_add(1)), free });
@@ -176,7 +175,12 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
 
     fn one(&mut self, want: &Want) -> Result<(), Trouble<F::Error>> {
         let Some(channel) = &mut self.channel else { return Err(fetch::Error::NotAnswered.into()) };
-        let answer = channel.receive()?;
+        let answer = match channel.receive() {
+            Err(fetch::Error::PastEnd { .. }) if self.session.part(&want.name).is_some() => {
+                return self.is_kept(want);
+            }
+            answer => answer?,
+        };
         if answer.found == Found::Missing {
             let missing = Error::Missing { path: path(&want.name, want.kind) };
             return match want.kind {
@@ -202,15 +206,43 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
                 data.len() as u64
             }
         };
+        self.came(want, bytes)
+    }
+
+    /// The server has no more than what is here of it: that is all, or of something else.
+    fn is_kept(&mut self, want: &Want) -> Result<(), Trouble<F::Error>> {
+        match self.take_large(want) {
+            Ok(bytes) => self.came(want, bytes),
+            Err(Trouble::Damaged(_)) => {
+                self.forget_part(&want.name).map_err(Trouble::Fatal)?;
+                self.session.give_back(*want);
+                Ok(())
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// An object is aside.
+    fn came(&mut self, want: &Want, bytes: u64) -> Result<(), Trouble<F::Error>> {
         let due = self.session.aside(want, bytes);
         if want.kind == Kind::File {
             self.session.arrived(want, &[]).map_err(Trouble::Fatal)?;
         }
         if let Some(objects) = due {
-            self.store.publish(&objects).map_err(|e| Trouble::Fatal(Error::Store(e)))?;
+            self.publish(&objects).map_err(Trouble::Fatal)?;
             let room = self.store.files().room(Volume::Root);
             let room = room.map_err(|e| Trouble::Fatal(Error::Store(store::Error::Files(e))))?;
             self.session.measured(room).map_err(Trouble::Fatal)?;
+        }
+        Ok(())
+    }
+
+    /// Only what has its place is durable, and the part that it was made of not needed any more: without the one and the other
+    /// all of it would have to come again.
+    fn publish(&mut self, objects: &[(Checksum, Kind)]) -> Result<(), Error<F::Error>> {
+        self.store.publish(objects).map_err(Error::Store)?;
+        for (name, _) in objects.iter().filter(|(name, _)| self.session.part(name).is_some()) {
+            self.forget_part(name)?;
         }
         Ok(())
     }
@@ -242,20 +274,42 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
             self.forget_part(&want.name).map_err(Trouble::Fatal)?;
         }
         let mut incoming = Incoming::new(want.name, self.session.free());
+        self.held.clear();
+        let mut held = true;
         loop {
             let length = match self.read() {
                 Ok(Some(length)) => length,
                 Ok(None) => break,
                 Err(e) => {
                     incoming.abandon(self.store).map_err(|e| Trouble::Fatal(Error::Store(e)))?;
+                    if held {
+                        self.hold(&want.name).map_err(Trouble::Fatal)?;
+                    }
                     return Err(e.into());
                 }
             };
-            incoming.feed(self.store, self.buffer.get(..length).unwrap_or_default()).map_err(trouble)?;
+            let data = self.buffer.get(..length).unwrap_or_default();
+            held &= self.held.len() + length <= HELD;
+            if held {
+                self.held.extend_from_slice(data);
+            }
+            incoming.feed(self.store, data).map_err(trouble)?;
         }
         let size = incoming.size();
         incoming.finish(self.store).map_err(trouble)?;
         Ok(size)
+    }
+
+    /// What came of a small object becomes its part: the next time only the rest is asked for.
+    fn hold(&mut self, name: &Checksum) -> Result<(), Error<F::Error>> {
+        let failed = |e| Error::Store(store::Error::Files(e));
+        if !self.held.is_empty() {
+            self.forget_part(name)?;
+            let mut draft = self.store.files().draft(&store::part(name)).map_err(failed)?;
+            self.store.files().append(&mut draft, &self.held).map_err(failed)?;
+            self.session.set_part(name, Some(self.held.len() as u64));
+        }
+        Ok(())
     }
 
     /// A large object is kept as it comes, so that an interruption costs nothing of it, and read from there once it is whole.
@@ -274,6 +328,9 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
                     let data = self.buffer.get(..count).unwrap_or_default();
                     self.store.files().append(&mut draft, data).map_err(fatal)?;
                     length += count as u64;
+                    if self.session.is_due() {
+                        self.store.files().sync(Volume::Root).map_err(fatal)?;
+                    }
                 }
                 Ok(None) => break Ok(()),
                 Err(e) => break Err(e),
@@ -283,8 +340,9 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
         self.session.set_part(&want.name, Some(length));
         ended?;
         let taken = self.take_large(want);
-        // Whole or damaged: it has served.
-        self.forget_part(&want.name).map_err(Trouble::Fatal)?;
+        if let Err(Trouble::Damaged(_)) = &taken {
+            self.forget_part(&want.name).map_err(Trouble::Fatal)?;
+        }
         taken
     }
 

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::fetch::{Meter, transport};
+use super::fetch::{Meter, pull_options, transport};
 use super::status::Phase;
 use super::worker::Worker;
 use crate::deploy::act;
 use crate::fetch::Url;
 use crate::net::clock::Clock;
 use crate::ostree::Checksum;
-use crate::pull;
 use crate::upgrade::{Mending, repair};
 
 /// A deployment that lacks more bytes than this is not mended: what the server has now is fetched instead, and what came
@@ -38,12 +37,12 @@ pub(super) fn step(
         worker.shared.tell(&format!("looking at what can be mended of deployment {index}"));
         let mending = Mending {
             transport: transport(&worker.task.settings.recovery, clock),
-            options: pull::Options { channels: worker.channels(), ..pull::Options::default() },
+            options: pull_options(worker),
             patience: Duration::from_secs(60),
             ..Mending::new(&site, sources.to_vec())
         };
         let before = *came;
-        let mut meter = Meter::new(worker, clock.is_some(), came).limited(BYTES_MAX);
+        let mut meter = Meter::new(worker, clock.is_some(), came).limited(BYTES_MAX).of(sources.len());
         let mended = repair(&mending, &deployment, &mut |progress| meter.goes_on(progress));
         match mended {
             Ok(done) => {

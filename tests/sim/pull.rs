@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bootward::fetch::Backoff;
 use bootward::ostree::Commit;
@@ -15,6 +17,9 @@ use bootward::repo::{Mode, Store};
 use crate::fixture::ostree;
 use crate::shelf::Shelf;
 use crate::tree::{Fault, Model, State, load};
+
+/// Bytes of the large object.
+const LARGE: u32 = 200_000;
 
 struct Setting {
     shelf: Shelf,
@@ -56,7 +61,7 @@ fn setting() -> Setting {
     fs::write(tree.join("usr/empty"), "").unwrap();
     symlink("lib/one", tree.join("usr/link")).unwrap();
     // What does not shrink: a large object, by the options below.
-    let noise = (0..2_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes());
+    let noise = (0..LARGE / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes());
     fs::write(tree.join("usr/large"), noise.collect::<Vec<u8>>()).unwrap();
     let new = commit("second");
     let mut shelf = Shelf::of(std::path::Path::new(server));
@@ -76,11 +81,17 @@ fn sign(data: &[u8]) -> (String, Vec<u8>) {
 
 impl Setting {
     fn pull(&self, model: Model) -> (Model, Result<(), Error<Fault>>) {
+        self.pull_with(model, Options::default().durable)
+    }
+
+    /// What came is to be durable after this.
+    fn pull_with(&self, model: Model, durable: Duration) -> (Model, Result<(), Error<Fault>>) {
         let judge = |commit: Vec<u8>, metadata: Option<&[u8]>| -> Result<VerifiedCommit, String> {
             self.keys.verify(commit, metadata).map_err(|e| e.to_string())
         };
-        let never = std::time::Duration::ZERO;
+        let never = Duration::ZERO;
         let options = Options {
+            durable,
             channels: 0,
             aside: 3,
             part: 4096,
@@ -256,4 +267,42 @@ fn operations_that_fail_lose_nothing() {
         setting.again(&failed.now, &model.now).unwrap_or_else(|e| panic!("operation {at}: {e}"));
     }
     println!("pull: {} failing operations", model.operations);
+}
+
+/// Whatever was not made durable by a sync is lost: what comes twice is bounded by what came since then, which is one piece
+/// of the large object, or one small object, and the head that is asked for each time.
+#[test]
+fn a_power_cut_costs_no_more_than_what_was_on_its_way() {
+    const PIECE: usize = 32 << 10;
+    let mut setting = setting();
+    // It counts what it served.
+    setting.shelf.breaks_every = usize::MAX;
+    let served = |setting: &Setting| setting.shelf.served.swap(0, Ordering::Relaxed);
+    let (whole, result) = setting.pull_with(Model::new(setting.start.clone(), false), Duration::ZERO);
+    result.unwrap();
+    let all = served(&setting);
+    let head: usize = [Kind::Commit, Kind::CommitMeta]
+        .map(|kind| setting.shelf.files[&bootward::ostree::object::place(&setting.new, kind)].len())
+        .iter()
+        .sum::<usize>()
+        + setting.shelf.files["refs/heads/os"].len();
+    let (mut most, mut cuts) = (0, 0);
+    for at in 0..whole.operations {
+        let start = Model { fail_at: Some(at), ..Model::new(setting.start.clone(), false) };
+        let (stopped, _) = setting.pull_with(start, Duration::ZERO);
+        let before = served(&setting);
+        let mut lost = None;
+        // The first of the states that the last operations may leave: nothing of them is there.
+        stopped.cuts_from(stopped.ops.len(), &mut |cut| {
+            lost = Some(cut.linux.clone());
+            false
+        });
+        let (_, result) = setting.pull_with(Model::new(lost.unwrap(), false), Duration::ZERO);
+        result.unwrap_or_else(|e| panic!("cut at operation {at}: {e}"));
+        let twice = (before + served(&setting)).saturating_sub(all);
+        assert!(twice <= head + PIECE, "cut at operation {at}: {twice} bytes came twice, {before} had come");
+        (most, cuts) = (most.max(twice), cuts + 1);
+    }
+    println!("pull: {cuts} cuts, at most {most} of {all} bytes came twice, {head} of them the head");
+    assert!(all > LARGE as usize && most > head, "{all} {most}");
 }
