@@ -54,6 +54,12 @@ impl Error {
         }
     }
 
+    /// A source did not name its commit in time.
+    pub(super) fn late(url: &Url) -> Self {
+        let cause = fetch::Error::Overdue { allowed: super::HEAD };
+        Error::pull(url, pull::Error::Fetch { path: String::new(), cause })
+    }
+
     /// Where no source was asked.
     pub(super) fn here(cause: pull::Error<FilesError>, stop: &fetch::Stop) -> Self {
         match stop.is_set() {

@@ -51,6 +51,8 @@ use watched::{locked, watched};
 /// With several sources the least rate is so many times as high in the first round: one that barely answers does not
 /// keep the others from being asked.
 pub const HASTE: u64 = 8;
+/// So long one of several sources may take to name its commit, whatever it sends meanwhile.
+pub const HEAD: Duration = Duration::from_secs(45);
 
 /// What is wanted, from where, and on whose word.
 #[derive(Clone, Debug)]
@@ -156,9 +158,9 @@ pub fn find(request: &Request<'_>, watch: Watch<'_>) -> Result<Found, Error> {
 fn search(request: &Request<'_>, config: &Config, floor: &Mark, stop: &Stop) -> Result<Found, Error> {
     let mut best: Option<Found> = None;
     let mut failed = Vec::new();
-    let options = options(request, stop);
     for (index, url) in request.sources.iter().enumerate() {
-        match head(request, config, floor, (url, 1), &options) {
+        let own = if request.sources.len() > 1 { stop.within(HEAD) } else { stop.clone() };
+        match head(request, config, floor, (url, 1), &options(request, &own)) {
             Ok(found) => {
                 // The same commit everywhere: the first that has it will do.
                 let any = request.wanted.commit.is_some();
@@ -168,7 +170,8 @@ fn search(request: &Request<'_>, config: &Config, floor: &Mark, stop: &Stop) -> 
                     break;
                 }
             }
-            Err(Error::Stopped) => return Err(Error::Stopped),
+            Err(Error::Stopped) if stop.is_set() => return Err(Error::Stopped),
+            Err(Error::Stopped) => failed.push(Error::late(url)),
             Err(e) => failed.push(e),
         }
     }
