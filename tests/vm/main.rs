@@ -133,7 +133,10 @@ fn the_environment_in_flash_is_shared_with_fw_setenv() {
 
 /// Nothing boots, nobody is there, and the device heals itself.
 mod recovery {
-    use super::{happens, lab::recovery};
+    use super::{
+        happens,
+        lab::{recovery, recovery_cuts, troubles},
+    };
 
     #[test]
     fn over_ethernet() {
@@ -162,14 +165,22 @@ mod recovery {
 
     #[test]
     fn power_cuts() {
-        happens(recovery::power_cuts());
+        happens(recovery_cuts::power_cuts());
     }
 
-    /// Has not passed as a whole yet; see the README.
     #[test]
-    #[ignore = "ten minutes; cargo test --test vm -- --ignored troubles"]
+    fn over_ipv6() {
+        happens(troubles::of_no_ipv4());
+    }
+
+    #[test]
     fn troubles_of_the_network() {
-        happens(super::lab::troubles::troubles());
+        happens(troubles::of_the_network());
+    }
+
+    #[test]
+    fn troubles_of_the_server() {
+        happens(troubles::of_the_server());
     }
 }
 

@@ -1,15 +1,15 @@
 //! Everything broken, and nobody there: recovery brings a signed commit and the device boots it.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use super::fixture::{Disks, Env, LABEL, disks, small_sysroot, small_tree};
 use super::guardian::{MODULES, initramfs_and, kernel};
 use super::keys::Pair;
+use super::nginx::{Nginx, certificates, free_port};
 use super::scenes::{ANSWER, BOOT};
 use super::tools::{as_root, empty_dir, prepared, run};
-use super::vm::{Machine, Setup, Vm, patience};
-use super::web::{Manner, Web};
+use super::vm::{Machine, Setup, Vm};
+use super::web::Web;
 use super::{Fault, Outcome};
 
 /// Every deployment and every object is gone; `/var` is not.
@@ -19,9 +19,6 @@ pub const DESTROYED: &str = "rm -rf ostree/deploy/lab/deploy/* ostree/repo/objec
 const COMMAND_LINE: &str = "console=ttyAMA0 root=LABEL=otaroot rw panic=-1";
 /// Recovery may take so many kB of memory: the rest of 64 MiB is the initramfs and its files.
 const MEMORY_MAX: u64 = 24 << 10;
-/// The power goes so often, so long after the first byte came.
-const CUTS: u32 = 8;
-const BETWEEN_CUTS: Duration = Duration::from_secs(9);
 /// Recovery has so many seconds.
 pub const RECOVERS: u64 = 90;
 
@@ -348,55 +345,6 @@ pub fn one_object() -> Outcome<String> {
     ))
 }
 
-/// The power goes every few seconds of the download: it ends all the same.
-///
-/// # Errors
-/// When anything else happens.
-pub fn power_cuts() -> Outcome<String> {
-    let published = published("recovery-cuts-published")?;
-    let web = Web::start(&published.repo)?;
-    let device = Device {
-        name: "recovery-cuts",
-        published: &published,
-        damage: DESTROYED,
-        modules: &["virtio_net"],
-        config: format!("urls = [\"{}\"]\n", web.url()),
-        extra: ethernet(),
-    };
-    let setup = device.setup()?;
-    web.set(Manner::Slow(60_000));
-    let mut cuts = 0;
-    let mut vm = loop {
-        let mut vm = setup.start()?;
-        vm.expect("no deployment is bootable", BOOT)?;
-        let (before, began) = (web.bytes(), Instant::now());
-        while web.bytes() == before && !vm.has("[os] up: 3") && began.elapsed() < patience(RECOVERS) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        // Something is under way.
-        let began = Instant::now();
-        while !vm.has("[os] up: 3") && (cuts >= CUTS || began.elapsed() < BETWEEN_CUTS) {
-            if began.elapsed() > patience(RECOVERS) {
-                return Err(vm.failure(&format!("not recovered after {cuts} power cuts")));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        if vm.has("[os] up: 3") {
-            break vm;
-        }
-        cuts += 1;
-    };
-    vm.expect("[os] up: 3", RECOVERS)?;
-    looks_around(&mut vm, &["eth0: fetched "])?;
-    is_clean(device.name, &setup.disks, &published.commit)?;
-    let (sent, whole) = (web.take().bytes, published.bytes()?);
-    // How much is sent again is told and not judged: it is more than it should be, see the README.
-    if cuts < 2 {
-        return Err(Fault::new(format!("{cuts} cuts, {sent} bytes were sent for a commit of {whole}")));
-    }
-    Ok(format!("{cuts} power cuts during the download: {} kB were sent for {} kB", sent / 1000, whole / 1000))
-}
-
 /// Over HTTPS from nginx, which asks for the device's own certificate, with a private CA and a clock that begins in 1970.
 ///
 /// # Errors
@@ -404,16 +352,17 @@ pub fn power_cuts() -> Outcome<String> {
 pub fn over_https() -> Outcome<String> {
     let published = published("recovery-https-published")?;
     let dir = empty_dir("recovery-https-server")?;
-    let nginx = Nginx::start(&dir, &published.repo)?;
+    certificates(&dir)?;
+    let port = free_port()?;
+    let _nginx = Nginx::start(&dir, &published.repo, port)?;
     let device = Device {
         name: "recovery-https",
         published: &published,
         damage: DESTROYED,
         modules: &["virtio_net"],
         config: format!(
-            "urls = [\"https://10.0.2.2:{}/\"]\nca = \"/etc/bootward/ca.pem\"\ncert = \"/etc/bootward/device.pem\"
-cert_key = \"/etc/bootward/device.key\"\n",
-            nginx.port
+            "urls = [\"https://10.0.2.2:{port}/\"]\nca = \"/etc/bootward/ca.pem\"\ncert = \"/etc/bootward/device.pem\"
+cert_key = \"/etc/bootward/device.key\"\n"
         ),
         extra: ethernet().into_iter().chain(["-rtc", "base=1970-01-01T00:00:00"].map(String::from)).collect(),
     };
@@ -427,67 +376,4 @@ cert_key = \"/etc/bootward/device.key\"\n",
         return Err(Fault::new(format!("nginx was not shown the device's certificate: {log}")));
     }
     Ok(format!("{healed}, over HTTPS with its own certificate, from 1970 on"))
-}
-
-/// A server with certificates of its own CA; it ends with this value.
-struct Nginx {
-    port: u16,
-    child: std::process::Child,
-}
-
-impl Nginx {
-    fn start(dir: &std::path::Path, repo: &std::path::Path) -> Outcome<Self> {
-        const CERTIFICATES: &str = "set -e; cd \"$1\"
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -subj /CN=lab -days 30 2>/dev/null
-            for name in server device; do
-                openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $name.key -out $name.csr -subj /CN=$name 2>/dev/null
-                echo subjectAltName=IP:10.0.2.2 >$name.ext
-                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile $name.ext -out $name.pem 2>/dev/null
-            done";
-        run(std::process::Command::new("sh").args(["-c", CERTIFICATES, "sh"]).arg(dir))?;
-        let failed = |e: std::io::Error| Fault::new(format!("nginx: {e}"));
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed)?.port();
-        let at = dir.display();
-        let config = format!(
-            "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log; user root;
-            events {{}}
-            http {{
-                log_format names '$ssl_client_s_dn $status $request';
-                access_log {at}/access.log names;
-                client_body_temp_path {at}; proxy_temp_path {at}; fastcgi_temp_path {at};
-                uwsgi_temp_path {at}; scgi_temp_path {at};
-                server {{
-                    listen 127.0.0.1:{port} ssl;
-                    root {};
-                    ssl_certificate {at}/server.pem; ssl_certificate_key {at}/server.key;
-                    ssl_client_certificate {at}/ca.pem; ssl_verify_client on;
-                }}
-            }}\n",
-            repo.display()
-        );
-        super::tools::write(&dir.join("nginx.conf"), config)?;
-        let mut nginx = as_root("nginx");
-        nginx.arg("-e").arg(dir.join("early.log")).arg("-c").arg(dir.join("nginx.conf"));
-        let child = nginx.stderr(std::process::Stdio::null()).spawn().map_err(failed)?;
-        let nginx = Nginx { port, child };
-        let until = Instant::now() + patience(10);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > until {
-                return Err(Fault::new(format!("nginx does not listen, see {at}/error.log")));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(nginx)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(self.child.id().cast_signed()),
-            nix::sys::signal::Signal::SIGTERM,
-        );
-        let _ = self.child.wait();
-    }
 }

@@ -182,12 +182,29 @@ impl Vm {
     /// # Errors
     /// When it does not come within `seconds`, when the kernel panics, or when the machine ends before.
     pub fn expect(&mut self, pattern: &str, seconds: u64) -> Outcome<String> {
+        self.await_end(pattern, seconds, &|text| text.find(pattern).map(|at| at + pattern.len()))
+    }
+
+    /// The same for words that may be spread over several rows.
+    ///
+    /// # Errors
+    /// As [`Vm::expect`].
+    pub fn expect_words(&mut self, words: &str, seconds: u64) -> Outcome<String> {
+        self.await_end(words, seconds, &|text| folded(text, words))
+    }
+
+    /// Waits until `end` finds the end of `pattern` in what was not matched before.
+    fn await_end(
+        &mut self,
+        pattern: &str,
+        seconds: u64,
+        end: &dyn Fn(&str) -> Option<usize>,
+    ) -> Outcome<String> {
         let deadline = Instant::now() + patience(seconds);
         let mut ended = false;
         loop {
             let fresh = self.text.get(self.seen..).unwrap_or_default();
-            if let Some(at) = fresh.find(pattern) {
-                let end = at + pattern.len();
+            if let Some(end) = end(fresh) {
                 let matched = fresh.get(..end).unwrap_or_default().to_string();
                 self.seen += end;
                 return Ok(matched);
@@ -284,4 +301,16 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where words end that follow each other in a text, with any space between them.
+fn folded(text: &str, words: &str) -> Option<usize> {
+    let mut words = words.split(' ');
+    let first = words.next()?;
+    text.match_indices(first).find_map(|(start, _)| {
+        words.clone().try_fold(start + first.len(), |end, word| {
+            let rest = text.get(end..)?.trim_start();
+            rest.starts_with(word).then(|| text.len() - rest.len() + word.len())
+        })
+    })
 }
