@@ -1,6 +1,5 @@
 //! A repository in a directory, on a stick for example.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
@@ -10,9 +9,9 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::http::check;
+use super::turn::{Body, InTurn, Source};
 use super::url::decode;
-use super::{Answer, Channel, Error, Found, Request, Step, Transport, Url};
+use super::{Answer, Error, Found, Request, Transport, Url};
 use crate::sys::beneath::Beneath;
 use crate::sys::errno;
 
@@ -39,40 +38,28 @@ impl Transport for Directory {
     type Channel = FileChannel;
 
     fn open(&self) -> Result<FileChannel, Error> {
-        Ok(FileChannel { root: self.root.clone(), queue: VecDeque::new(), body: None })
+        Ok(InTurn::new(self.clone()))
     }
 }
 
 /// Files are opened in the order in which they were asked for.
+pub type FileChannel = InTurn<Directory>;
+
+/// An open file, and its name.
 #[derive(Debug)]
-pub struct FileChannel {
-    root: Arc<Beneath>,
-    queue: VecDeque<Request>,
-    /// The open file, its name, and what is left of it.
-    body: Option<(File, String, u64)>,
-}
+pub struct Open(File, String);
 
-impl Channel for FileChannel {
-    fn window(&self) -> usize {
-        1
-    }
+impl Source for Directory {
+    type Body = Open;
 
-    fn send(&mut self, request: Request) -> Result<(), Error> {
-        check(&request)?;
-        self.queue.push_back(request);
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<Answer, Error> {
-        self.body = None;
-        let request = self.queue.pop_front().ok_or(Error::NothingSent)?;
+    fn answer(&self, request: &Request) -> Result<(Answer, Option<Open>), Error> {
         let fail = |e: Errno| Error::File { path: request.path.clone(), cause: e.desc() };
         let path = decode(&request.path).map_err(Error::BadRequest)?;
         let path = String::from_utf8(path).map_err(|_| fail(Errno::EILSEQ))?;
         let mut file = match self.root.file(&path) {
             Ok(file) => file,
             Err(Errno::ENOENT | Errno::ENOTDIR) => {
-                return Ok(Answer { found: Found::Missing, length: Some(0), validator: None });
+                return Ok((Answer { found: Found::Missing, length: Some(0), validator: None }, None));
             }
             Err(e) => return Err(fail(e)),
         };
@@ -96,27 +83,21 @@ impl Channel for FileChannel {
         if length > limit {
             return Err(Error::TooLarge { length: Some(length), limit });
         }
-        self.body = Some((file, request.path, length));
-        Ok(Answer { found, length: Some(length), validator: Some(validator) })
+        let answer = Answer { found, length: Some(length), validator: Some(validator) };
+        Ok((answer, Some(Open(file, request.path.clone()))))
     }
+}
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let Some((file, path, left)) = &mut self.body else { return Ok(0) };
-        let most = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-        let Some(into) = buffer.get_mut(..most).filter(|into| !into.is_empty()) else { return Ok(0) };
-        let result = loop {
+impl Body for Open {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        let Open(file, path) = self;
+        loop {
             match file.read(into) {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                // It was cut meanwhile.
-                Ok(0) => break Err(Error::Closed(Step::Body)),
-                Ok(count) => break Ok(count),
-                Err(e) => break Err(Error::File { path: path.clone(), cause: errno(&e).desc() }),
+                result => {
+                    return result.map_err(|e| Error::File { path: path.clone(), cause: errno(&e).desc() });
+                }
             }
-        };
-        match result {
-            Ok(count) => *left -= count as u64,
-            Err(_) => self.body = None,
         }
-        result
     }
 }

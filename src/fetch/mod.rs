@@ -32,6 +32,8 @@ pub mod file;
 pub mod resolve;
 #[cfg(all(feature = "tls", not(target_os = "none")))]
 pub mod tls;
+#[cfg(not(target_os = "none"))]
+pub mod turn;
 
 use alloc::string::String;
 

@@ -3,16 +3,15 @@
 //! The head is judged by the same code as everywhere, the limits are the same as far as minreq lets them be kept;
 //! README.md above has what that leaves out.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::error::RedirectError;
+use super::super::turn::{Body, InTurn, Source};
 use super::super::url::UrlError;
-use super::super::{Answer, Channel, Error, Found, Limits, Request, Step, Stop, Transport, Url};
-use super::channel::check;
+use super::super::{Answer, Error, Found, Limits, Request, Step, Stop, Transport, Url};
 use super::head::{Framing, Head, Verdict, interpret, shown};
 use super::pace::Pace;
 use super::server::Shared;
@@ -41,68 +40,42 @@ impl Transport for Single {
     type Channel = SingleChannel;
 
     fn open(&self) -> Result<SingleChannel, Error> {
-        Ok(SingleChannel { server: self.clone(), queue: VecDeque::new(), body: None })
+        Ok(InTurn::new(self.clone()))
     }
 }
 
-/// Requests that wait for their turn, and the body of the one that was answered last.
-pub struct SingleChannel {
-    server: Single,
-    queue: VecDeque<Request>,
-    body: Option<Body>,
-}
+/// A connection for each request.
+pub type SingleChannel = InTurn<Single>;
 
-impl core::fmt::Debug for SingleChannel {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("SingleChannel").field("server", &self.server).finish_non_exhaustive()
-    }
-}
-
-struct Body {
+/// The body of an answer.
+pub struct Answered {
     response: minreq::ResponseLazy,
     pace: Pace,
-    /// Bytes still to come.
-    left: u64,
+    stop: Stop,
 }
 
-impl Channel for SingleChannel {
-    fn window(&self) -> usize {
-        1
+impl core::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Answered").field("pace", &self.pace).finish_non_exhaustive()
     }
+}
 
-    fn send(&mut self, request: Request) -> Result<(), Error> {
-        check(&request)?;
-        self.queue.push_back(request);
-        Ok(())
-    }
+impl Source for Single {
+    type Body = Answered;
 
-    fn receive(&mut self) -> Result<Answer, Error> {
-        self.body = None;
-        let request = self.queue.pop_front().ok_or(Error::NothingSent)?;
-        let mut url = self.server.base.below(&request.path);
-        for _ in 0..=self.server.shared.limits.redirects {
-            let (head, response, pace) = self.server.ask(&url, &request)?;
-            match head.answers(&request)? {
+    fn answer(&self, request: &Request) -> Result<(Answer, Option<Answered>), Error> {
+        let mut url = self.base.below(&request.path);
+        for _ in 0..=self.shared.limits.redirects {
+            let (head, response, pace) = self.ask(&url, request)?;
+            match head.answers(request)? {
                 Verdict::Answer(answer) => {
-                    self.body = body(&answer, &head, response, pace, &self.server.shared.limits)?;
-                    return Ok(answer);
+                    let body = self.body(&answer, &head, response, pace)?;
+                    return Ok((answer, body));
                 }
-                Verdict::Redirect { to, .. } => url = self.server.target(&url, &to)?,
+                Verdict::Redirect { to, .. } => url = self.target(&url, &to)?,
             }
         }
         Err(Error::Redirect { to: shown(&url.to_string()), why: RedirectError::Many })
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let Some(body) = &mut self.body else { return Ok(0) };
-        if self.server.shared.stop.is_set() {
-            return Err(Error::Stopped);
-        }
-        let result = body.read(buffer);
-        if !matches!(result, Ok(1..)) && !buffer.is_empty() {
-            self.body = None;
-        }
-        result
     }
 }
 
@@ -164,45 +137,39 @@ impl Single {
             false => Err(Error::Redirect { to: shown(to), why: RedirectError::Elsewhere }),
         }
     }
+
+    /// The body of an answer that has one. Its length must be told: at the end of the connection minreq takes a head for
+    /// whole, and a chunked body too.
+    ///
+    /// # Errors
+    /// When it is not told.
+    fn body(
+        &self,
+        answer: &Answer,
+        head: &Head,
+        response: minreq::ResponseLazy,
+        mut pace: Pace,
+    ) -> Result<Option<Answered>, Error> {
+        let length = match head.framing {
+            _ if answer.found == Found::Missing => return Ok(None),
+            Framing::Length(length) => length,
+            Framing::Close => return Err(Error::Field("Content-Length")),
+            Framing::Chunked => return Err(Error::Field("Transfer-Encoding")),
+        };
+        pace.begin(Step::Body, self.shared.limits.body_time(length));
+        Ok(Some(Answered { response, pace, stop: self.shared.stop.clone() }))
+    }
 }
 
-/// The body of an answer that has one. Its length must be told: at the end of the connection minreq takes a head for
-/// whole, and a chunked body too.
-///
-/// # Errors
-/// When it is not told.
-fn body(
-    answer: &Answer,
-    head: &Head,
-    response: minreq::ResponseLazy,
-    mut pace: Pace,
-    limits: &Limits,
-) -> Result<Option<Body>, Error> {
-    let left = match head.framing {
-        _ if answer.found == Found::Missing => return Ok(None),
-        Framing::Length(length) => length,
-        Framing::Close => return Err(Error::Field("Content-Length")),
-        Framing::Chunked => return Err(Error::Field("Transfer-Encoding")),
-    };
-    pace.begin(Step::Body, limits.body_time(left));
-    Ok(Some(Body { response, pace, left }))
-}
-
-impl Body {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let Some(into) = buffer.get_mut(..most).filter(|into| !into.is_empty()) else { return Ok(0) };
+impl Body for Answered {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        if self.stop.is_set() {
+            return Err(Error::Stopped);
+        }
         let began = Instant::now();
         let came = self.response.read(into);
         self.pace.waited(began.elapsed(), *came.as_ref().unwrap_or(&0))?;
-        match came {
-            Ok(0) => Err(Error::Closed(Step::Body)),
-            Ok(count) => {
-                self.left -= count as u64;
-                Ok(count)
-            }
-            Err(error) => Err(broken(Step::Body, &error)),
-        }
+        came.map_err(|error| broken(Step::Body, &error))
     }
 }
 
