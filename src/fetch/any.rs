@@ -107,6 +107,12 @@ impl Channel for AnyChannel {
         }
     }
 
+    fn warm(&mut self) {
+        if let AnyChannel::Http(channel) = self {
+            channel.warm();
+        }
+    }
+
     fn send(&mut self, request: Request) -> Result<(), Error> {
         match self {
             AnyChannel::File(channel) => channel.send(request),

@@ -116,6 +116,10 @@ pub trait Channel {
     /// out to break pipelines. More are accepted, but a server that reads nothing meanwhile may then stall.
     fn window(&self) -> usize;
 
+    /// Connects, where that is not done yet, so that the first request need not wait for it. What goes wrong, that one
+    /// will tell.
+    fn warm(&mut self) {}
+
     /// Puts a request under way. It reaches the server at the next [`Channel::receive`] or [`Channel::read`] at the latest.
     ///
     /// # Errors

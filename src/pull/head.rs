@@ -51,8 +51,10 @@ pub fn head<T: Transport, E>(
             return Err(Error::NoCommit { path: refs::path(None, reference.as_deref().unwrap_or_default()) });
         }
     };
+    let metadata = path(&name, Kind::CommitMeta);
+    asking.next = Some(Request::whole(metadata.as_str(), COMMITMETA_MAX as u64));
     let commit = commit(&mut asking, &name)?;
-    let metadata = asking.get(&path(&name, Kind::CommitMeta), COMMITMETA_MAX)?;
+    let metadata = asking.get(&metadata, COMMITMETA_MAX)?;
     let verified = judge(commit, metadata.as_deref()).map_err(|why| Error::Refused { commit: name, why })?;
     Ok((verified, metadata))
 }
@@ -75,11 +77,14 @@ pub(super) struct Asking<'a, T: Transport> {
     transport: &'a T,
     channel: Option<T::Channel>,
     options: &'a Options,
+    /// What will be asked for next: it is sent behind the request before it, and is under way from then on.
+    next: Option<Request>,
+    under_way: Option<Request>,
 }
 
 impl<'a, T: Transport> Asking<'a, T> {
     pub(super) fn new(transport: &'a T, options: &'a Options) -> Self {
-        Asking { transport, channel: None, options }
+        Asking { transport, channel: None, options, next: None, under_way: None }
     }
 
     /// What another one is made of, with a connection of its own.
@@ -160,11 +165,24 @@ impl<'a, T: Transport> Asking<'a, T> {
         put: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Option<Result<(), E>>, fetch::Error> {
         let resumed = request.from;
+        let sent = self.under_way.take();
+        if sent.as_ref().is_some_and(|sent| *sent != request) {
+            // Its answer would come first.
+            self.channel = None;
+        }
         let channel = match &mut self.channel {
             Some(channel) => channel,
             none => none.insert(self.transport.open()?),
         };
-        channel.send(request)?;
+        if sent.is_none_or(|sent| sent != request) {
+            channel.send(request)?;
+        }
+        if channel.window() > 1
+            && let Some(next) = self.next.take()
+        {
+            channel.send(next.clone())?;
+            self.under_way = Some(next);
+        }
         match channel.receive()?.found {
             Found::Missing => return Ok(None),
             // The server sends no parts of files.
@@ -199,7 +217,8 @@ impl<'a, T: Transport> Asking<'a, T> {
         }
     }
 
-    fn once(&mut self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, fetch::Error> {
+    /// As [`Asking::get`], tried once.
+    pub(super) fn once(&mut self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, fetch::Error> {
         let mut data = Vec::new();
         let mut put = |more: &[u8]| {
             data.extend(more);

@@ -40,6 +40,8 @@ struct Shared<E> {
     /// The first object that the server does not have, where others may have it.
     lacks: Option<Error<E>>,
     failures: u32,
+    /// Whether anything had to be asked for.
+    asked: bool,
     progress: Progress,
     error: Option<Error<E>>,
 }
@@ -66,6 +68,7 @@ impl<'a, E> Session<'a, E> {
             free: room.bytes.saturating_sub(RESERVE),
             lacks: None,
             failures: 0,
+            asked: false,
             progress: Progress::default(),
             error: None,
         };
@@ -77,7 +80,9 @@ impl<'a, E> Session<'a, E> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn next(&self) -> Next {
+    /// What is next for a worker that has so many under way already: no more than its share, so that none waits in one
+    /// connection while another one has nothing to do.
+    pub(super) fn next(&self, held: usize) -> Next {
         let mut shared = self.shared();
         if self.options.stop.is_set() {
             shared.error.get_or_insert(stopped());
@@ -85,11 +90,25 @@ impl<'a, E> Session<'a, E> {
         if shared.error.is_some() {
             return Next::Done;
         }
-        match shared.walk.next_want() {
-            Some(want) => Next::Want(want),
-            None if shared.walk.is_done() => Next::Done,
-            None => Next::Later,
+        if shared.walk.is_done() {
+            return Next::Done;
         }
+        if held > 0 && held >= shared.walk.left().div_ceil(self.options.channels.max(1)) {
+            return Next::Later;
+        }
+        shared.walk.next_want().map_or(Next::Later, Next::Want)
+    }
+
+    /// Something is asked for.
+    pub(super) fn asked(&self) {
+        if !std::mem::replace(&mut self.shared().asked, true) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether anything had to be asked for so far.
+    pub(super) fn has_asked(&self) -> bool {
+        self.shared().asked
     }
 
     /// Waits until something changed, or for a short while.

@@ -145,6 +145,11 @@ impl Walk {
         self.metadata.is_empty() && self.content.is_empty() && self.under_way == 0
     }
 
+    /// Objects that are needed or under way.
+    pub fn left(&self) -> usize {
+        self.metadata.len() + self.content.len() + self.under_way
+    }
+
     /// Objects known of so far, those that are here included.
     pub fn known(&self) -> usize {
         self.seen.len()

@@ -79,6 +79,7 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
         let done = self.fill()?;
         let Some(want) = self.under_way.pop_front() else {
             if !done {
+                self.warm();
                 self.session.wait();
             }
             return Ok(!done);
@@ -100,7 +101,7 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
     /// Puts as many requests under way as fit; true when there is nothing more to ask for.
     fn fill(&mut self) -> Result<bool, Error<F::Error>> {
         while self.under_way.len() < self.channel.as_ref().map_or(1, Channel::window).max(1) {
-            let want = match self.session.next() {
+            let want = match self.session.next(self.under_way.len()) {
                 Next::Want(want) => want,
                 Next::Later => return Ok(false),
                 Next::Done => return Ok(true),
@@ -115,6 +116,16 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
             self.under_way.push_back(want);
         }
         Ok(false)
+    }
+
+    /// Connects while others wait for the first directories: those will name something for this one too.
+    fn warm(&mut self) {
+        if self.channel.is_none()
+            && self.session.has_asked()
+            && let Ok(channel) = self.transport.open()
+        {
+            self.channel.insert(channel).warm();
+        }
     }
 
     /// Whether the repository has it; a metadata object that is damaged there is fetched again.
@@ -150,7 +161,9 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
             Some(channel) => channel,
             none => none.insert(self.transport.open()?),
         };
-        channel.send(request)
+        channel.send(request)?;
+        self.session.asked();
+        Ok(())
     }
 
     /// The object was not answered: later, or never.

@@ -27,7 +27,7 @@ use log::warn;
 
 use crate::deploy::act;
 use crate::deploy::prepare;
-use crate::fetch::{self, Stop, Url};
+use crate::fetch::{self, AnyTransport, Stop, Url};
 use crate::keyfile;
 use crate::ostree::Checksum;
 use crate::ostree::admit::{Age, Policy, Trust};
@@ -106,7 +106,7 @@ impl<'a> Request<'a> {
     }
 
     fn supply(&self) -> Supply<'_> {
-        Supply { sources: &self.sources, transport: &self.transport }
+        Supply { sources: &self.sources, transport: &self.transport, known: None }
     }
 }
 
@@ -122,6 +122,8 @@ pub struct Found {
     mark: Mark,
     /// Who has it, by the place in [`Request::sources`].
     sources: Vec<usize>,
+    /// The one that told it and what ends it: its connection is there still.
+    server: (AnyTransport, Stop),
 }
 
 impl Found {
@@ -212,7 +214,8 @@ fn head(
     };
     let found = pull::head(&server, &request.wanted, &judge, options);
     let (commit, metadata) = found.map_err(|cause| Error::pull(source.0, cause))?;
-    Ok(Found { commit, metadata, mark: mark.into_inner(), sources: Vec::new() })
+    let server = (server, options.stop.clone());
+    Ok(Found { commit, metadata, mark: mark.into_inner(), sources: Vec::new(), server })
 }
 
 fn admit(
@@ -250,7 +253,9 @@ pub fn fetch(request: &Request<'_>, found: &Found, watch: Watch<'_>) -> Result<P
     let sysroot = request.sysroot;
     mount::make_writable(&[sysroot]).map_err(|(path, errno)| Error::ReadOnly(path.into(), errno))?;
     let config = config(sysroot)?;
-    let stop = Stop::default();
+    let (server, stop) = &found.server;
+    let known = !stop.is_set() && request.sources.len() == 1;
+    let (known, stop) = if known { (Some(server), stop.clone()) } else { (None, Stop::default()) };
     watched(&stop, watch, |tell| {
         let _shared = locked(&stop, request.patience, |patience| lock::repository_shared(sysroot, patience))?;
         let _own = locked(&stop, request.patience, |patience| lock::pull(sysroot, patience))?;
@@ -258,7 +263,8 @@ pub fn fetch(request: &Request<'_>, found: &Found, watch: Watch<'_>) -> Result<P
         let mut store = Store::new(open().map_err(Error::Open)?, config.mode, 0);
         let options = options(request, &stop);
         let commit = (&found.commit, found.metadata.as_deref());
-        request.supply().rounds(&found.sources, &stop, tell, &mut |server, tell| {
+        let supply = Supply { known, ..request.supply() };
+        supply.rounds(&found.sources, &stop, tell, &mut |server, tell| {
             pull::pull(server, &mut store, &open, commit, &request.wanted, &options, tell)
         })
     })

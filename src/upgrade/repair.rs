@@ -117,7 +117,7 @@ fn objects(mending: &Mending<'_>, name: &Checksum, stop: &Stop, tell: Tell<'_>) 
         return done.map_err(|cause| Error::here(cause, stop));
     }
     let all: Vec<usize> = (0..mending.sources.len()).collect();
-    let supply = Supply { sources: &mending.sources, transport: &mending.transport };
+    let supply = Supply { sources: &mending.sources, transport: &mending.transport, known: None };
     let options = supply.options(options);
     supply.rounds(&all, stop, tell, &mut |server, tell| {
         pull::repair(server, &mut store, &open, name, &options, tell)

@@ -19,6 +19,8 @@ type Pulled = Result<Progress, pull::Error<FilesError>>;
 pub(super) struct Supply<'a> {
     pub(super) sources: &'a [Url],
     pub(super) transport: &'a fetch::Options,
+    /// The only source, where it was talked to just now.
+    pub(super) known: Option<&'a AnyTransport>,
 }
 
 impl Supply<'_> {
@@ -54,8 +56,9 @@ impl Supply<'_> {
                     last = *now;
                     tell(&before.and(now));
                 };
-                let pulled = self
-                    .open((url, haste), stop)
+                let server =
+                    self.known.map_or_else(|| self.open((url, haste), stop), |known| Ok(known.clone()));
+                let pulled = server
                     .and_then(|server| pull(&server, &mut tell).map_err(|cause| Error::pull(url, cause)));
                 match pulled {
                     Ok(now) => {

@@ -78,7 +78,11 @@ impl HttpChannel {
             Some(line) => line,
             None => {
                 self.sent = 0;
-                Connection::open(&self.shared, &self.shared.place())?
+                let place = self.shared.place();
+                match self.shared.left(&place) {
+                    Some(line) => line,
+                    None => Connection::open(&self.shared, &place)?,
+                }
             }
         };
         // A server that breaks pipelines gets the oldest only.
@@ -220,9 +224,23 @@ impl HttpChannel {
     }
 }
 
+impl Drop for HttpChannel {
+    fn drop(&mut self) {
+        let line = self.line.take().filter(|line| self.queue.is_empty() && line.is_idle());
+        if let Some(line) = line {
+            self.shared.leave(line);
+        }
+    }
+}
+
 impl Channel for HttpChannel {
     fn window(&self) -> usize {
         self.shared.window()
+    }
+
+    fn warm(&mut self) {
+        // Whoever asks for something will be told.
+        let _ = self.ready_line();
     }
 
     fn send(&mut self, request: Request) -> Result<(), Error> {

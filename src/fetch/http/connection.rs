@@ -240,6 +240,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing is to come any more, and something else may be asked.
+    pub fn is_idle(&self) -> bool {
+        self.answers > 0 && self.finished() && !self.closes && self.out.is_empty()
+    }
+
     /// Whether the body of the last answer has come as a whole.
     pub fn finished(&self) -> bool {
         self.body == Body::End

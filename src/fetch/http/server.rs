@@ -3,15 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::super::error::RedirectError;
 use super::super::{Error, Limits, Scheme, Stop, Transport, Url};
 use super::HttpChannel;
+use super::connection::Connection;
 use super::head::shown;
 use super::socket::is_local;
 use crate::fetch::resolve::resolve;
 #[cfg(feature = "tls")]
 use crate::fetch::tls::Tls;
+
+/// A connection that was left for longer is not gone on with: somebody on the way may have forgotten it, and that shows by
+/// a time out only.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// A place that requests go to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +40,8 @@ pub struct Shared {
     window: AtomicUsize,
     /// The address that answered last, for a host and port.
     good: Mutex<Option<(String, u16, SocketAddr)>>,
+    /// A connection that a channel has left, and when.
+    idle: Mutex<Option<(Connection, Instant)>>,
     #[cfg(feature = "tls")]
     pub tls: Option<Tls>,
 }
@@ -81,6 +89,7 @@ impl Shared {
             configured: base,
             window: AtomicUsize::new(limits.window.max(1)),
             good: Mutex::new(None),
+            idle: Mutex::new(None),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -98,6 +107,17 @@ impl Shared {
             log::info!("{} has moved to {}", from.url, to.url);
             *place = to;
         }
+    }
+
+    /// Keeps a connection on which nothing is under way, for the next channel.
+    pub fn leave(&self, connection: Connection) {
+        *lock(&self.idle) = Some((connection, Instant::now()));
+    }
+
+    /// The connection to a place that was left, where it was just now.
+    pub fn left(&self, place: &Place) -> Option<Connection> {
+        let (connection, since) = lock(&self.idle).take()?;
+        (connection.place == *place && since.elapsed() < IDLE).then_some(connection)
     }
 
     /// Requests that may be under way in one connection.
