@@ -42,6 +42,8 @@ struct Shared<E> {
     failures: u32,
     /// Whether anything had to be asked for.
     asked: bool,
+    /// The server wants to be left alone until then.
+    until: Option<Instant>,
     progress: Progress,
     error: Option<Error<E>>,
 }
@@ -69,6 +71,7 @@ impl<'a, E> Session<'a, E> {
             lacks: None,
             failures: 0,
             asked: false,
+            until: None,
             progress: Progress::default(),
             error: None,
         };
@@ -93,10 +96,20 @@ impl<'a, E> Session<'a, E> {
         if shared.walk.is_done() {
             return Next::Done;
         }
+        if shared.until.is_some_and(|until| Instant::now() < until) {
+            return Next::Later;
+        }
         if held > 0 && held >= shared.walk.left().div_ceil(self.options.channels.max(1)) {
             return Next::Later;
         }
         shared.walk.next_want().map_or(Next::Later, Next::Want)
+    }
+
+    /// The server said for how long it wants to be left alone: nobody asks it for anything before that.
+    pub(super) fn hold(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut shared = self.shared();
+        shared.until = Some(shared.until.map_or(until, |old| old.max(until)));
     }
 
     /// Something is asked for.

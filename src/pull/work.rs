@@ -181,6 +181,11 @@ impl<'s, 'a, T: Transport, F: Trees> Worker<'s, 'a, T, F> {
                 None => return Err(Error::Fetch { path, cause }),
             },
         };
+        if let Retry::After(least) = cause.retry()
+            && !least.is_zero()
+        {
+            self.session.hold(least);
+        }
         self.session.give_back(want);
         self.session.pause(wait);
         Ok(())

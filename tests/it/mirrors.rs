@@ -222,3 +222,31 @@ fn whoever_watches_can_end_it() {
     got(&request(&device, &[&server.url], &keys)).unwrap();
     ostree(&["fsck", "--repo", device.join("ostree/repo").to_str().unwrap()]);
 }
+
+/// Our own waits are a millisecond here, so that what is waited for is what the server says.
+#[test]
+fn a_busy_server_is_asked_again_when_it_says_and_not_before() {
+    let publisher = Publisher::new();
+    let keys = publisher.keys();
+    let new = publisher.publish(1);
+    let device = publisher.device("device");
+    let busy = Server::start(publisher.path("server"), Manner::Busy(1));
+    assert_eq!(got(&request(&device, &[&busy.url], &keys)).unwrap(), new);
+    let asked = busy.asked_when();
+    let mut waited = 0;
+    for (at, (path, first)) in asked.iter().enumerate() {
+        if let Some((_, again)) = asked[at + 1..].iter().find(|(other, _)| other == path) {
+            assert!(*again - *first >= Duration::from_secs(1), "{path}: {:?}", *again - *first);
+            waited += 1;
+        }
+    }
+    // The ref, the commit, its signatures, a directory, what is said of it, and a file.
+    assert_eq!(waited, 6, "{asked:?}");
+    ostree(&["fsck", "--repo", device.join("ostree/repo").to_str().unwrap()]);
+
+    // Where somebody else has it, nobody waits for ten minutes.
+    let (device, good) = (publisher.device("other"), Server::start(publisher.path("server"), Manner::Good));
+    let busy = Server::start(publisher.path("server"), Manner::Busy(600));
+    assert_eq!(got(&request(&device, &[&busy.url, &good.url], &keys)).unwrap(), new);
+    assert_eq!(busy.asked(), ["refs/heads/os"]);
+}

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What it does with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,12 +21,17 @@ pub enum Manner {
     Page,
     /// It serves heads and commits; everything else is not there.
     Empty,
+    /// The first file of each kind is to be asked for again after so many seconds.
+    Busy(u64),
 }
+
+/// What was asked for, and when.
+type Log = Mutex<Vec<(String, Instant)>>;
 
 /// The server; it goes on until the tests end.
 pub struct Server {
     pub url: String,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Log>,
 }
 
 impl Server {
@@ -46,21 +51,35 @@ impl Server {
 
     /// What it was asked for since the last time.
     pub fn asked(&self) -> Vec<String> {
+        self.asked_when().into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// The same, with the time of each request.
+    pub fn asked_when(&self) -> Vec<(String, Instant)> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 }
 
-fn serve(mut stream: TcpStream, directory: &std::path::Path, manner: Manner, log: &Mutex<Vec<String>>) {
+fn serve(mut stream: TcpStream, directory: &std::path::Path, manner: Manner, log: &Log) {
     let _ = stream.set_nodelay(true);
     while let Some(request) = request(&mut stream) {
         let path = request.split(' ').nth(1).unwrap().trim_start_matches('/').to_string();
-        log.lock().unwrap().push(path.clone());
+        let kind = |path: &str| path.rsplit_once('.').map(|(_, kind)| kind.to_string());
+        let first = {
+            let mut log = log.lock().unwrap();
+            let first = log.iter().all(|(known, _)| kind(known) != kind(&path));
+            log.push((path.clone(), Instant::now()));
+            first
+        };
         let from = request.lines().find_map(|line| line.strip_prefix("Range: bytes="));
         let from: usize = from.map_or(0, |range| range.trim_end_matches('-').parse().unwrap());
         let head = path.starts_with("refs/") || path.contains(".commit");
         let said = match (manner, std::fs::read(directory.join(&path))) {
             (Manner::Page, _) => {
                 says(&mut stream, "200 OK\r\nContent-Type: text/html", b"<html>log in</html>")
+            }
+            (Manner::Busy(seconds), _) if first => {
+                says(&mut stream, &format!("503 Service Unavailable\r\nRetry-After: {seconds}"), b"")
             }
             (_, Err(_)) => says(&mut stream, "404 Not Found", b""),
             (Manner::Empty, _) if !head => says(&mut stream, "404 Not Found", b""),
