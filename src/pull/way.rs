@@ -79,7 +79,10 @@ impl Lacking {
             return Err(Error::Room { needed: self.bytes, free });
         }
         match room.files {
-            Some(files) if self.files.saturating_add(RESERVE_FILES) > files => Err(Error::NoFiles),
+            // With the directories that they are in.
+            Some(files) if self.files.saturating_add(self.files.min(256) + RESERVE_FILES) > files => {
+                Err(Error::NoFiles)
+            }
             _ => Ok(()),
         }
     }

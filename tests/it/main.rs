@@ -17,6 +17,7 @@ mod exec;
 mod fetch;
 #[path = "../common/sysroot.rs"]
 mod fixture;
+mod full;
 mod health;
 mod hostile;
 mod initramfs;
