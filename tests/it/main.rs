@@ -9,6 +9,7 @@ mod cli;
 mod closure;
 mod composefs;
 mod console;
+mod degenerate;
 mod delta;
 mod deploy;
 mod docs;
