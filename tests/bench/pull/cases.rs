@@ -19,7 +19,14 @@ pub struct Tool {
 impl Tool {
     /// Our binaries, by their paths where there are several; each may have options of `pull` after it.
     pub fn ours(lines: &[String]) -> Vec<Self> {
-        let name = |line: &String| if lines.len() == 1 { "bootward".into() } else { line.clone() };
+        // What they have in common tells nothing.
+        let program = |line: &String| line.split(' ').next().map(String::from);
+        let same = lines.iter().all(|line| program(line) == lines.first().and_then(program));
+        let name = |line: &String| match line.split_once(' ') {
+            _ if lines.len() == 1 => "bootward".into(),
+            Some((_, options)) if same => options.into(),
+            _ => line.clone(),
+        };
         let words = |line: &String| line.split(' ').map(String::from).collect();
         lines.iter().map(|line| Tool { name: name(line), words: words(line), ours: true }).collect()
     }

@@ -1,12 +1,15 @@
 //! What pulling and deploying costs, against `ostree pull` and `ostree admin deploy`:
-//! `cargo bench --bench pull [-- [quick] [alone] [ROUNDS] [CASE|loopback|link ...] [/BINARY ...]]`. Each BINARY is a build
-//! of ours in place of the one that ships, with options of `pull` after it ("/tmp/one --channels 8"); `alone` leaves the peers out. README.md beside tests/bench has the results.
+//! `cargo bench --bench pull [-- [quick] [alone | grid] [ROUNDS] [CASE|loopback|link ...] [/BINARY ...]]`. Each BINARY is a
+//! build of ours in place of the one that ships, with options of `pull` after it ("/tmp/one --channels 8"); `alone` leaves the
+//! peers out; `grid` takes ours with more and fewer connections and requests under way. README.md beside tests/bench has
+//! the results.
 //!
 //! All tools in turn, round after round, so that what else the machine does meets all of them alike. Needs root.
 
 #![allow(clippy::indexing_slicing, reason = "a bench that panics has failed")]
 
 mod cases;
+mod grid;
 mod measure;
 mod place;
 mod relay;
@@ -25,9 +28,14 @@ const ROUNDS: [usize; 2] = [9, 3];
 const QUICK: [usize; 2] = [3, 1];
 
 fn main() -> ExitCode {
-    // cargo adds options of its own.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    match bench(&words) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = if words.first().is_some_and(|word| word == "pull") {
+        grid::pull(&words)
+    } else {
+        // cargo adds options of its own.
+        bench(&words.into_iter().filter(|word| !word.starts_with("--")).collect::<Vec<_>>())
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -41,6 +49,9 @@ fn ours(words: &[String]) -> io::Result<Vec<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("this mounts: run it as root"));
     }
+    if words.iter().any(|word| word == "grid") {
+        return grid::lines();
+    }
     let named: Vec<String> = words.iter().filter(|w| w.starts_with('/')).cloned().collect();
     if !named.is_empty() {
         return Ok(named);
@@ -53,15 +64,16 @@ fn bench(words: &[String]) -> io::Result<()> {
     let has = |name: &str| words.iter().any(|word| word == name);
     let rounds = words.iter().find_map(|word| word.parse().ok());
     let rounds = rounds.map_or(if has("quick") { QUICK } else { ROUNDS }, |n| [n, n]);
+    let grid = has("grid");
     let cases: Vec<Case> =
         CASES.into_iter().filter(|c| has(c.name) || !CASES.iter().any(|c| has(c.name))).collect();
 
     let binaries = ours(words)?;
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab");
-    let first = binaries[0].split(' ').next().unwrap_or_default();
+    let first = if grid { "bootward" } else { binaries[0].split(' ').next().unwrap_or_default() };
     let payload = Payload::new(&lab, Path::new(first))?;
     let mut tools = Tool::ours(&binaries);
-    if !has("alone") {
+    if !has("alone") && !grid {
         tools.extend(Tool::peers(&lab)?);
     }
     let place = Place::new(&lab.join("bench-room"))?;
@@ -71,6 +83,7 @@ fn bench(words: &[String]) -> io::Result<()> {
         std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         std::thread::available_parallelism()?
     );
+    let mut failed = false;
     for (way, rounds) in [Way::Loopback, Way::Link].into_iter().zip(rounds) {
         if (has("loopback") || has("link")) && !has(&format!("{way:?}").to_lowercase()) {
             continue;
@@ -78,19 +91,27 @@ fn bench(words: &[String]) -> io::Result<()> {
         let mut server = Server::start(&place, way, payload.dir())?;
         for case in cases.iter().filter(|case| cases::ways(case).contains(&way)) {
             let bytes = payload.bytes(case)?;
-            let mut samples = vec![Vec::new(); tools.len()];
+            let mut cells: Vec<Cell> = vec![Ok(Vec::new()); tools.len()];
             for round in 0..rounds {
                 for turn in 0..tools.len() {
                     let number = (turn + round) % tools.len();
-                    let sample = once(&payload, &place, case, &tools[number], &mut server, round == 0)?;
-                    samples[number].push(sample);
+                    // One that failed is not tried again, and the others are measured all the same.
+                    let Ok(samples) = &mut cells[number] else { continue };
+                    match once(&payload, &place, case, &tools[number], &mut server, round == 0) {
+                        Ok(sample) => samples.push(sample),
+                        Err(why) => cells[number] = Err(why.to_string()),
+                    }
                 }
             }
-            table(case, way, bytes, rounds, &tools, &samples);
+            failed |= cells.iter().any(Cell::is_err);
+            table(case, way, bytes, rounds, &tools, &cells);
         }
     }
-    Ok(())
+    if failed { Err(io::Error::other("not all could be measured")) } else { Ok(()) }
 }
+
+/// The runs of one tool, or why one of them failed.
+type Cell = Result<Vec<Sample>, String>;
 
 fn once(
     payload: &Payload,
@@ -106,12 +127,15 @@ fn once(
     command.env("OSTREE_SYSROOT_DEBUG", "mutable-deployments");
     server.begin()?;
     let sample = measure::run(&mut command)?;
-    let (requests, wire) = server.counted()?;
+    let (requests, wire) = match case.work {
+        Work::Pull { .. } => server.counted()?,
+        Work::Deploy => (0, 0),
+    };
     payload.judge(case, disk.path(), first).map_err(|e| io::Error::other(format!("{}: {e}", tool.name)))?;
     Ok(Sample { requests, wire, ..sample })
 }
 
-fn table(case: &Case, way: Way, bytes: u64, rounds: usize, tools: &[Tool], samples: &[Vec<Sample>]) {
+fn table(case: &Case, way: Way, bytes: u64, rounds: usize, tools: &[Tool], cells: &[Cell]) {
     let line = bytes as f64 * 8.0 / RATE;
     let over = match (case.work, way) {
         (Work::Deploy, _) => String::new(),
@@ -124,7 +148,15 @@ fn table(case: &Case, way: Way, bytes: u64, rounds: usize, tools: &[Tool], sampl
     println!("| tool | wall | of ours | spread | of the line | CPU | peak | requests | on the wire |");
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut ours = None;
-    for (tool, samples) in tools.iter().zip(samples) {
+    for (tool, cell) in tools.iter().zip(cells) {
+        let samples = match cell {
+            Ok(samples) => samples,
+            Err(why) => {
+                let why = why.trim().replace('\n', "; ").replace('|', "/");
+                println!("| {} | failed: {why} | | | | | | | |", tool.name);
+                continue;
+            }
+        };
         let sorted = |of: &dyn Fn(&Sample) -> f64| {
             let mut all: Vec<f64> = samples.iter().map(of).collect();
             all.sort_unstable_by(f64::total_cmp);

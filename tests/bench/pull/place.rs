@@ -231,13 +231,18 @@ impl Server {
         let wire = received + sent - self.seen.0 - self.seen.1;
         let mut text = String::new();
         // The last lines come after the last byte.
-        loop {
+        let mut same = false;
+        for _ in 0..100 {
             std::thread::sleep(Duration::from_millis(100));
             let now = fs::read_to_string(&self.log)?;
-            if now == text && now.ends_with('\n') {
+            same = now == text && now.ends_with('\n');
+            if same {
                 break;
             }
             text = now;
+        }
+        if !same {
+            return Err(io::Error::other("the server's log has no request, or does not come to an end"));
         }
         let bytes = |line: &str| line.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         let answers = text.lines().map(bytes).sum();
