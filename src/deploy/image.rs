@@ -16,7 +16,7 @@ use crate::ostree::Commit;
 use crate::ostree::commit::COMPOSEFS_DIGEST;
 use crate::ostree::object::{Checksum, Kind, path};
 use crate::ostree::tree::{DirTree, Meta, REGULAR, SYMLINK, TYPE_BITS};
-use crate::storage::{At, Sealed, Trees};
+use crate::storage::{At, Node, Sealed, Trees};
 
 use super::Fault;
 use super::copy::DEPTH_MAX;
@@ -107,6 +107,31 @@ pub fn make<F: Trees>(
     }
     seal_file(files, to, &mut seal)?;
     Ok(digest)
+}
+
+/// Whether a place has the image of a commit, as [`make`] would write it there.
+///
+/// # Errors
+/// As [`make`], but for an image that cannot be read: that one is none.
+pub fn is_made<F: Trees>(
+    files: &mut F,
+    objects: &mut Objects,
+    commit: &Commit,
+    wanted: Wanted,
+    at: &At,
+) -> Result<bool, Fault<F::Error>> {
+    if files.node(at).map_err(Fault::Files)? != Some(Node::File) {
+        return Ok(false);
+    }
+    let mut seal = wanted.seal;
+    let inodes = tree(files, objects, commit, wanted.digests, &mut seal)?.finish().map_err(Fault::Image)?;
+    let mut expected = Measure::default();
+    image::write(&inodes, &mut |part| expected.update(part));
+    let same = measure(files, at).is_ok_and(|found| found == expected.digest());
+    if same {
+        seal_file(files, at, &mut seal)?;
+    }
+    Ok(same)
 }
 
 /// The tree of a commit as its image shows it.

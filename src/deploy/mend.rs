@@ -18,6 +18,7 @@ use crate::storage::{At, Node, Trees, Volume};
 
 use super::Fault;
 use super::checkout;
+use super::image;
 use super::objects::{Found, Objects};
 
 /// So many things are made before they get their places.
@@ -75,6 +76,52 @@ pub fn mend<F: Trees>(
     }
     files.sync(Volume::Root).map_err(Fault::Files)?;
     Ok(flaws.len() as u64)
+}
+
+/// Makes the composefs image of a deployment anew where one is asked for and it is not the commit's; how many that were.
+/// The objects of the commit are whole.
+///
+/// # Errors
+/// When the medium refuses, or the image is not the one that the commit names.
+pub fn image<F: Trees>(
+    files: &mut F,
+    commit: &Commit,
+    deployment: &str,
+    lock: bool,
+) -> Result<u64, Fault<F::Error>> {
+    let mut objects = Objects::open(files)?;
+    let Some(wanted) = image::wanted(files, &objects, commit)? else { return Ok(0) };
+    let root = At::root(deployment);
+    let at = root.join(image::NAME);
+    if image::is_made(files, &mut objects, commit, wanted, &at)? {
+        return Ok(0);
+    }
+    files.unlock(&root).map_err(Fault::Files)?;
+    let aside = At::root(MAKING);
+    step(files, Step::Remove(aside.clone()))?;
+    step(files, Step::Directory(aside.clone(), 0o700))?;
+    let made = aside.join(image::NAME);
+    image::make(files, &mut objects, commit, wanted, &made)?;
+    files.sync(Volume::Root).map_err(Fault::Files)?;
+    if files.node(&at).map_err(Fault::Files)? == Some(Node::Directory) {
+        step(files, Step::Remove(at.clone()))?;
+    }
+    files.rename(&made, &at).map_err(Fault::Files)?;
+    step(files, Step::Remove(aside))?;
+    if lock {
+        files.lock(&root).map_err(Fault::Files)?;
+    }
+    files.sync(Volume::Root).map_err(Fault::Files)?;
+    Ok(1)
+}
+
+/// Whether the repository or the commit asks for a composefs image.
+///
+/// # Errors
+/// When one of the configurations cannot be read.
+pub fn wants_image<F: Trees>(files: &mut F, commit: &Commit) -> Result<bool, Fault<F::Error>> {
+    let objects = Objects::open(files)?;
+    Ok(image::wanted(files, &objects, commit)?.is_some())
 }
 
 fn below(root: &At, path: &str) -> At {

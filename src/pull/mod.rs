@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::arrange::{Step, carry};
 use crate::fetch::{self, Backoff, Retry, Stop, Transport};
 use crate::ostree::Commit;
-use crate::ostree::object::{Checksum, Kind};
+use crate::ostree::object::{COMMITMETA_MAX, Checksum, Kind};
 use crate::ostree::sign::VerifiedCommit;
 use crate::repo::store::{self, Store};
 use crate::repo::{REPO, refs};
@@ -165,9 +165,21 @@ where
     Ok(progress)
 }
 
+/// A commit that may be damaged here.
+#[derive(Clone, Copy)]
+pub struct Broken<'a> {
+    /// Its name.
+    pub name: &'a Checksum,
+    /// Whether it has to have detached metadata.
+    pub needed: bool,
+    /// Says whether detached metadata is that of these bytes of a commit, or why not.
+    #[allow(clippy::type_complexity, reason = "named once")]
+    pub signed: &'a dyn Fn(&[u8], &[u8]) -> Result<(), String>,
+}
+
 /// Brings every object of a commit that is missing or damaged, and of no commit but this one: what is deployed already
-/// has its name, and each object is believed by its checksum. The server is asked for nothing else, and for nothing at
-/// all where all is whole.
+/// has its name, and each object is believed by its checksum. Its detached metadata, which has none, is asked for where it is
+/// missing or not the commit's. The server is asked for nothing else, and for nothing at all where all is whole.
 ///
 /// # Errors
 /// See [`Error`]. What came stays for the next time.
@@ -175,7 +187,7 @@ pub fn repair<T: Transport, F: Trees>(
     transport: &T,
     store: &mut Store<F>,
     open: Opener<'_, F>,
-    name: &Checksum,
+    broken: &Broken<'_>,
     options: &Options,
     tell: &mut dyn FnMut(&Progress),
 ) -> Result<Progress, Error<F::Error>>
@@ -183,6 +195,7 @@ where
     F::Error: Send,
 {
     store.prepare().map_err(Error::Store)?;
+    let (name, mut asking) = (broken.name, head::Asking::new(transport, options));
     let here = match store.has(name, Kind::Commit).map_err(Error::Store)? {
         true => store.metadata(name, Kind::Commit).ok(),
         false => None,
@@ -190,17 +203,57 @@ where
     let (fetched, bytes, data) = match here {
         Some(data) => (0, 0, data),
         None => {
-            let data = head::commit(&mut head::Asking::new(transport, options), name)?;
+            let data = head::commit(&mut asking, name)?;
             (1, data.len() as u64, data)
         }
+    };
+    let detached = detached(&mut asking, store, broken, &data);
+    drop(asking);
+    // Where it cannot be had, the rest is put right all the same.
+    let metadata = detached.as_ref().ok().and_then(Option::as_deref);
+    let (fetched, bytes) = match metadata {
+        Some(metadata) => (fetched + 1, bytes + metadata.len() as u64),
+        None => (fetched, bytes),
     };
     let commit = Commit::parse(data).map_err(|why| Error::Refused { commit: *name, why: why.to_string() })?;
     let options = Options { check: true, ..options.clone() };
     let before = Progress { fetched, bytes, ..Progress::default() };
     let mut tell = |now: &Progress| tell(&before.and(now));
-    let progress =
-        bring(transport, store, open, (&commit, None, None), &options, &Wanted::default(), &mut tell)?;
-    Ok(before.and(&progress))
+    let given = (&commit, metadata, None);
+    let progress = bring(transport, store, open, given, &options, &Wanted::default(), &mut tell)?;
+    detached.map(|_| before.and(&progress))
+}
+
+/// The detached metadata of a commit where that here is missing or not the commit's. Where there need not be any, a server
+/// that has none, or nothing that is of use, is no reason to fail.
+fn detached<T: Transport, F: Trees>(
+    asking: &mut head::Asking<'_, T>,
+    store: &mut Store<F>,
+    broken: &Broken<'_>,
+    commit: &[u8],
+) -> Result<Option<Vec<u8>>, Error<F::Error>> {
+    let name = broken.name;
+    let here = match store.has(name, Kind::CommitMeta).map_err(Error::Store)? {
+        true => Some(store.metadata(name, Kind::CommitMeta).unwrap_or_default()),
+        false => None,
+    };
+    if here.as_deref().is_some_and(|metadata| (broken.signed)(commit, metadata).is_ok()) {
+        return Ok(None);
+    }
+    let path = error::path(name, Kind::CommitMeta);
+    if here.is_none() && !broken.needed {
+        // Most likely nobody has any: not worth more than one try.
+        let came = asking.once(&path, COMMITMETA_MAX).ok().flatten();
+        return Ok(came.filter(|metadata| (broken.signed)(commit, metadata).is_ok()));
+    }
+    match asking.get(&path, COMMITMETA_MAX)? {
+        None => Err(Error::Missing { path }),
+        came if came == here => Ok(None),
+        Some(metadata) => match (broken.signed)(commit, &metadata) {
+            Ok(()) => Ok(Some(metadata)),
+            Err(why) => Err(Error::Refused { commit: *name, why }),
+        },
+    }
 }
 
 /// A commit, what is said of it besides, and itself again where it was let in.

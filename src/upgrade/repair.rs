@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::arrange::plan::MAKING;
-use crate::deploy::mend::{Flaw, mend};
+use crate::deploy::mend::{self, Flaw, mend};
 use crate::fetch::{self, AnyChannel, Stop, Transport, Url};
 use crate::ostree::verify::{BootFault, Check, EntryFault, Fault, Faults, Level, Report, verify};
-use crate::ostree::{Checksum, Commit, Keys};
-use crate::pull::{self, Progress};
+use crate::ostree::{Checksum, Commit, Keys, variant};
+use crate::pull::{self, Broken, Progress};
 use crate::repo::Store;
 use crate::sys::beneath::Beneath;
 use crate::sys::files::Disk;
@@ -84,7 +84,7 @@ pub fn put_right(
         .map_err(|(path, errno)| Error::ReadOnly(path.into(), errno))?;
     let stop = Stop::default();
     watched(&stop, watch, |tell| {
-        let Progress { objects, fetched, bytes, .. } = objects(mending, &name, &stop, tell)?;
+        let Progress { objects, fetched, bytes, .. } = objects(mending, &name, keys, &stop, tell)?;
         let mut report = look(site, deployment, keys)?;
         let mut mended = files(mending, deployment, &name, &report, &stop)?;
         if mended > 0 {
@@ -104,7 +104,20 @@ pub fn put_right(
 }
 
 /// Holds the commit's objects against their checksums, and fetches what is missing or damaged.
-fn objects(mending: &Mending<'_>, name: &Checksum, stop: &Stop, tell: Tell<'_>) -> Result<Progress, Error> {
+fn objects(
+    mending: &Mending<'_>,
+    name: &Checksum,
+    keys: Option<&Keys>,
+    stop: &Stop,
+    tell: Tell<'_>,
+) -> Result<Progress, Error> {
+    let signed = |commit: &[u8], metadata: &[u8]| match keys {
+        Some(keys) => keys.verify(commit.to_vec(), Some(metadata)).map(drop).map_err(|e| e.to_string()),
+        // What a power cut left of a file is empty, and that is a dictionary too.
+        None if !metadata.is_empty() && variant::is_dictionary(metadata) => Ok(()),
+        None => Err("its detached metadata is damaged".into()),
+    };
+    let wanted = Broken { name, needed: keys.is_some(), signed: &signed };
     let sysroot = &mending.site.sysroot;
     let config = config(sysroot)?;
     let _shared = locked(stop, mending.patience, |patience| lock::repository_shared(sysroot, patience))?;
@@ -113,14 +126,14 @@ fn objects(mending: &Mending<'_>, name: &Checksum, stop: &Stop, tell: Tell<'_>) 
     let mut store = Store::new(open().map_err(Error::Open)?, config.mode, 0);
     let options = pull::Options { stop: stop.clone(), ..mending.options.clone() };
     if mending.sources.is_empty() {
-        let done = pull::repair(&Nowhere, &mut store, &open, name, &options, tell);
+        let done = pull::repair(&Nowhere, &mut store, &open, &wanted, &options, tell);
         return done.map_err(|cause| Error::here(cause, stop));
     }
     let all: Vec<usize> = (0..mending.sources.len()).collect();
     let supply = Supply { sources: &mending.sources, transport: &mending.transport, known: None };
     let options = supply.options(options);
     supply.rounds(&all, stop, tell, &mut |server, tell| {
-        pull::repair(server, &mut store, &open, name, &options, tell)
+        pull::repair(server, &mut store, &open, &wanted, &options, tell)
     })
 }
 
@@ -164,15 +177,17 @@ fn files(
     let site = mending.site;
     // What a power cut left of an earlier repair.
     let left = site.sysroot.join(MAKING).exists();
-    if flaws.is_empty() && !left {
-        return Ok(0);
-    }
-    let _lock = locked(stop, mending.patience, |patience| lock::sysroot(&site.sysroot, patience))?;
     let (data, _) = crate::deploy::act::commit(site, name).map_err(Error::Deploy)?;
     let commit = Commit::parse(data).map_err(|why| Error::Name(format!("{name}: {why}")))?;
     let mut disk = Disk::open(&site.sysroot, &site.boot).map_err(Error::Open)?;
+    if flaws.is_empty() && !left && !mend::wants_image(&mut disk, &commit).map_err(Error::Mend)? {
+        return Ok(0);
+    }
+    let _lock = locked(stop, mending.patience, |patience| lock::sysroot(&site.sysroot, patience))?;
     let immutable = crate::deploy::act::immutable();
-    mend(&mut disk, &commit, &deployment.path(), &flaws, immutable).map_err(Error::Mend)
+    let mended = mend(&mut disk, &commit, &deployment.path(), &flaws, immutable).map_err(Error::Mend)?;
+    let images = mend::image(&mut disk, &commit, &deployment.path(), immutable).map_err(Error::Mend)?;
+    Ok(mended + images)
 }
 
 /// What can be put right in a deployment. A hotfix is somebody's own, and everything else is told only.

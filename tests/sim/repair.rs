@@ -2,14 +2,15 @@
 //! fail: what was whole stays whole, and the same again puts everything right.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::rc::Rc;
 
 use bootward::arrange::plan::MAKING;
-use bootward::deploy::mend::{Flaw, mend};
+use bootward::deploy::mend::{Flaw, image, mend};
 use bootward::fetch::Backoff;
 use bootward::ostree::Commit;
-use bootward::ostree::object::{Checksum, Kind};
-use bootward::pull::{self, Options};
+use bootward::ostree::object::{self, Checksum, Kind};
+use bootward::pull::{self, Broken, Options};
 use bootward::repo::{Mode, Store};
 
 use crate::arrange::layout;
@@ -26,6 +27,8 @@ struct Setting {
 }
 
 const OBJECTS: &str = "ostree/repo/objects/";
+/// What stands for a signature.
+const SIGNED: &[u8] = b"signed";
 
 /// A device whose first deployment is damaged in every way, and a server that has all of it.
 fn setting() -> Setting {
@@ -33,17 +36,32 @@ fn setting() -> Setting {
     let (root, server) = (made.root.to_str().unwrap(), made.beside("server"));
     let server = server.to_str().unwrap();
     ostree(&["init", "--repo", server, "--mode=archive"]);
-    let whole = load(&made.root, &|path| path.starts_with("ostree/repo/tmp/"));
+    let config = made.root.join("ostree/repo/config");
+    let text = fs::read_to_string(&config).unwrap() + "\n[ex-integrity]\ncomposefs=true\n";
+    fs::write(config, text).unwrap();
+    let mut whole = load(&made.root, &|path| path.starts_with("ostree/repo/tmp/"));
     let first = layout(&whole).entries.remove(0);
     ostree(&["pull-local", "--repo", server, &format!("{root}/ostree/repo"), &first.commit]);
     let mut shelf = Shelf::of(std::path::Path::new(server));
     shelf.window = 3;
+    let deployment = first.path();
+    let commit = Checksum::parse(&first.commit).unwrap();
+    // With its signature and its image, as a deployment of ours has them.
+    let signature = object::path(&commit, Kind::CommitMeta);
+    shelf.files.insert(signature.trim_start_matches("ostree/repo/").into(), SIGNED.into());
+    whole.insert(
+        signature.clone(),
+        Node { body: Body::File(Some(SIGNED.into())), dress: Dress::plain(0o644) },
+    );
+    let mut model = Model::new(whole, false);
+    let data = fs::read(made.root.join(object::path(&commit, Kind::Commit))).unwrap();
+    assert_eq!(image(&mut model, &Commit::parse(data).unwrap(), &deployment, true).unwrap(), 1);
+    let whole = model.now;
     let its = |path: &str| {
         let name = path.trim_start_matches("ostree/repo/");
         shelf.files.contains_key(name) || shelf.files.contains_key(&format!("{name}z"))
     };
     let mut damaged = whole.clone();
-    let deployment = first.path();
     let below = |path: &str| format!("{deployment}/{path}");
     // In the repository and the deployment at once, as they are one file.
     let file = |content: &str| Body::File(Some(Rc::from(content.as_bytes())));
@@ -74,6 +92,8 @@ fn setting() -> Setting {
         damaged.remove(&path);
     }
     damaged.remove(&format!("{OBJECTS}{}/{}.commit", &first.commit[..2], &first.commit[2..]));
+    damaged.get_mut(&signature).unwrap().body = file("");
+    damaged.get_mut(&below(".ostree.cfs")).unwrap().body = file("bit rot");
     damaged.insert(below("usr/extra"), Node { body: Body::Directory, dress: Dress::plain(0o700) });
     damaged.insert(below("usr/extra/x"), Node { body: file("x"), dress: Dress::plain(0o600) });
     let gone: Vec<String> =
@@ -81,7 +101,6 @@ fn setting() -> Setting {
     gone.iter().for_each(|path| drop(damaged.remove(path)));
     damaged.insert(below("usr/etc"), Node { body: file("a file"), dress: Dress::plain(0o644) });
     damaged.get_mut(&below("usr/lib")).unwrap().dress = Dress::plain(0o777);
-    let commit = Checksum::parse(&first.commit).unwrap();
     Setting { shelf, whole, damaged, deployment, commit }
 }
 
@@ -92,11 +111,12 @@ impl Setting {
             .is_some_and(|rest| !rest.starts_with("/etc") && (rest.is_empty() || rest.starts_with('/')))
     }
 
-    /// What verification finds: told here from the whole state, as it reads real filesystems only.
+    /// What verification finds: told here from the whole state, as it reads real filesystems only. The image it passes over.
     fn flaws(&self, state: &State) -> BTreeSet<(Flaw, String)> {
         let name = |path: &str| path[self.deployment.len()..].trim_start_matches('/').to_string();
         let mut flaws = BTreeSet::new();
-        for (path, node) in state.iter().filter(|(path, _)| self.counts(path)) {
+        let listed = |path: &&String| self.counts(path) && !path.ends_with("/.ostree.cfs");
+        for (path, node) in state.iter().filter(|(path, _)| listed(path)) {
             match self.whole.get(path) {
                 None => drop(flaws.insert((Flaw::Extra, name(path)))),
                 Some(whole) if whole == node => {}
@@ -106,7 +126,7 @@ impl Setting {
                 Some(_) => drop(flaws.insert((Flaw::Wrong, name(path)))),
             }
         }
-        for path in self.whole.keys().filter(|path| self.counts(path) && !state.contains_key(*path)) {
+        for path in self.whole.keys().filter(|path| listed(path) && !state.contains_key(*path)) {
             flaws.insert((Flaw::Wrong, name(path)));
         }
         // Nothing is told of what is below something that is wrong.
@@ -132,7 +152,12 @@ impl Setting {
         };
         let mut store = Store::new(model, Mode::Bare, 0);
         let open = || -> Result<Model, Fault> { unreachable!() };
-        let pulled = pull::repair(&&self.shelf, &mut store, &open, &self.commit, &options, &mut |_| ());
+        let signed = |_: &[u8], metadata: &[u8]| match metadata == SIGNED {
+            true => Ok(()),
+            false => Err("not its own".into()),
+        };
+        let broken = Broken { name: &self.commit, needed: true, signed: &signed };
+        let pulled = pull::repair(&&self.shelf, &mut store, &open, &broken, &options, &mut |_| ());
         if let Err(e) = pulled {
             return (store.into_files(), Err(e.to_string()));
         }
@@ -142,7 +167,8 @@ impl Setting {
         };
         let mut model = store.into_files();
         let flaws = self.flaws(&model.now);
-        let mended = mend(&mut model, &commit, &self.deployment, &flaws, true);
+        let mended = mend(&mut model, &commit, &self.deployment, &flaws, true)
+            .and_then(|_| image(&mut model, &commit, &self.deployment, true));
         (model, mended.map(drop).map_err(|e| e.to_string()))
     }
 
