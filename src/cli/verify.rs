@@ -46,7 +46,9 @@ With --repair every object of their commits is held against its checksum first,
 and what is missing or damaged is fetched, that and nothing else. Then the
 deployment is put right from its objects: files that are damaged or missing are
 linked anew, what is in no commit is removed, owners and modes are set, kernels
-in the boot directory are copied again. A hotfix ('ostree admin unlock') stays,
+in the boot directory are copied again, the composefs image is made again. The
+signatures of the commit come anew where they are missing or damaged (with --keys:
+where none of them is a trusted key's). A hotfix ('ostree admin unlock') stays,
 and so it stays damaged. A power cut costs nothing; the same again goes on.
 
   --url URL          where from: http://, https:// or file://; more than once for

@@ -367,3 +367,63 @@ fn what_cannot_be_put_right_is_told() {
         assert_eq!(device.run(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }
+
+/// What no object's checksum covers: the signatures of a commit, and the composefs image of a deployment.
+#[test]
+fn signatures_and_images_are_put_right() {
+    let device = Device::new();
+    let config = device.path("sysroot/ostree/repo/config");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[ex-integrity]\ncomposefs=true\n")).unwrap();
+    // Those that are deployed have none yet.
+    assert!(device.repair(&["--all"]).iter().all(|line| line["mended"] == 1));
+    let image = device.deployment(0).join(".ostree.cfs");
+    let whole = fs::read(&image).unwrap();
+    let damages: [&dyn Fn(); 4] =
+        [&|| flip(&image), &|| fs::write(&image, "").unwrap(), &|| fs::remove_file(&image).unwrap(), &|| {
+            fs::remove_file(&image).unwrap();
+            fs::create_dir_all(image.join("x")).unwrap();
+        }];
+    for damage in damages {
+        damage();
+        // A directory does not belong there, and that is told besides.
+        let wrong = if image.is_dir() { 2 } else { 1 };
+        assert_eq!(device.repair(&["0"])[0]["mended"], wrong);
+        assert_eq!(fs::read(&image).unwrap(), whole);
+        device.clean("an image");
+    }
+    assert_eq!(device.repair(&["--all"]).iter().filter(|line| line["mended"] != 0).count(), 0);
+    assert_eq!(device.server.asked(), Vec::<String>::new());
+
+    let commit = &device.commits[0];
+    let name = format!("objects/{}/{}.commitmeta", &commit[..2], &commit[2..]);
+    let repo = device.path("sysroot/ostree/repo");
+    let (meta, keys) = (repo.join(&name), device.path("keys"));
+    let good = fs::read(&meta).unwrap();
+    let signatures = || {
+        let key = "--print-detached-metadata-key=ostree.sign.ed25519";
+        ostree(&["show", key, "--repo", repo.to_str().unwrap(), commit])
+    };
+    let (signed, keys) = (signatures(), ["0", "--keys", keys.to_str().unwrap()]);
+    let stranger = crate::pair::detached(&[Pair::new().sign(b"something else")]);
+    for (damage, words) in
+        [(None, &keys[..1]), (Some(&b""[..]), &keys[..1]), (Some(b"x"), &keys), (Some(&stranger), &keys)]
+    {
+        match damage {
+            Some(data) => fs::write(&meta, data).unwrap(),
+            None => fs::remove_file(&meta).unwrap(),
+        }
+        assert_eq!(device.repair(words)[0]["fetched"], 1, "{damage:?}");
+        assert_eq!(device.server.asked(), [name.clone()]);
+        assert_eq!((fs::read(&meta).unwrap(), signatures()), (good.clone(), signed.clone()));
+        device.clean("a signature");
+    }
+    // A server that has none is told only where there has to be one.
+    fs::remove_file(device.path("server").join(&name)).unwrap();
+    fs::remove_file(&meta).unwrap();
+    device.repair(&["0"]);
+    let url = device.server.url.clone();
+    let out = device.run(&[&["verify", "--repair", "--url", &url], &keys[..]].concat());
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains(&name), "{out:?}");
+}
