@@ -414,7 +414,7 @@ fn signatures_and_images_are_put_right() {
             None => fs::remove_file(&meta).unwrap(),
         }
         assert_eq!(device.repair(words)[0]["fetched"], 1, "{damage:?}");
-        assert_eq!(device.server.asked(), [name.clone()]);
+        assert_eq!(device.server.asked(), std::slice::from_ref(&name));
         assert_eq!((fs::read(&meta).unwrap(), signatures()), (good.clone(), signed.clone()));
         device.clean("a signature");
     }
