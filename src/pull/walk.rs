@@ -53,20 +53,21 @@ impl fmt::Display for WalkError {
 }
 
 /// What is known of a commit's tree so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Walk {
     /// Directories first, the last found first: they tell what else there is.
     metadata: Vec<Want>,
     content: VecDeque<Want>,
     seen: BTreeSet<(Kind, Checksum)>,
     under_way: usize,
+    /// Directories that were named and have not come: each may name more.
+    closed: usize,
 }
 
 impl Walk {
     /// From the root of a commit.
     pub fn new(commit: &Commit) -> Self {
-        let mut walk =
-            Walk { metadata: Vec::new(), content: VecDeque::new(), seen: BTreeSet::new(), under_way: 0 };
+        let mut walk = Walk::default();
         // Two objects are never too many.
         let _ = walk.need(commit.root_tree(), Kind::DirTree, 0);
         let _ = walk.need(commit.root_meta(), Kind::DirMeta, 0);
@@ -103,7 +104,10 @@ impl Walk {
         let made = |e| WalkError::Tree(want.name, e);
         match want.kind {
             Kind::DirMeta => Meta::parse(data).map(drop).map_err(made),
-            Kind::DirTree => self.directory(want, &DirTree::parse(data).map_err(made)?),
+            Kind::DirTree => {
+                self.closed = self.closed.saturating_sub(1);
+                self.directory(want, &DirTree::parse(data).map_err(made)?)
+            }
             _ => Ok(()),
         }
     }
@@ -135,6 +139,10 @@ impl Walk {
         let want = Want { name, kind, depth };
         match kind {
             Kind::File => self.content.push_back(want),
+            Kind::DirTree => {
+                self.closed += 1;
+                self.metadata.push(want);
+            }
             _ => self.metadata.push(want),
         }
         Ok(())
@@ -157,7 +165,7 @@ impl Walk {
 
     /// Whether there may be objects that no directory has named yet.
     pub fn is_open(&self) -> bool {
-        !self.metadata.is_empty()
+        self.closed > 0
     }
 }
 
@@ -176,8 +184,7 @@ mod tests {
     }
 
     fn walk() -> (Walk, Want) {
-        let mut walk =
-            Walk { metadata: Vec::new(), content: VecDeque::new(), seen: BTreeSet::new(), under_way: 0 };
+        let mut walk = Walk::default();
         walk.need(Checksum([1; 32]), Kind::DirTree, 0).unwrap();
         let want = walk.next_want().unwrap();
         (walk, want)
@@ -186,7 +193,8 @@ mod tests {
     #[test]
     fn a_tree_is_followed_to_its_end() {
         let (mut walk, root) = walk();
-        assert!(!walk.is_done() && walk.next_want().is_none());
+        // Nothing is to be asked for, and what the root names is not known.
+        assert!(!walk.is_done() && walk.is_open() && walk.next_want().is_none());
         walk.arrived(&root, &tree(&[("a", 10), ("b", 10), ("c", 11)], &[("d", 2), ("e", 2)])).unwrap();
         let mut kinds = Vec::new();
         while let Some(want) = walk.next_want() {
@@ -200,7 +208,7 @@ mod tests {
                 walk.arrived(&want, &data).unwrap();
             }
         }
-        assert!(walk.is_done());
+        assert!(walk.is_done() && !walk.is_open());
         assert_eq!(walk.known(), 6);
         kinds.sort();
         kinds.dedup();

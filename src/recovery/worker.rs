@@ -88,6 +88,7 @@ pub(super) struct Worker {
     /// The network that is up.
     pub(super) up: Option<net::Up>,
     pub(super) radio: Option<net::wifi::Radio>,
+    pub(super) points: super::wireless::Points,
     /// The budget as it stands on the root.
     written: Budget,
     /// What was told of each source in the ledger: the same is not told again.
@@ -113,6 +114,7 @@ pub fn work(task: Task, shared: Arc<Shared>) {
         jitter,
         up: None,
         radio: None,
+        points: super::wireless::Points::default(),
         written,
         told: BTreeMap::new(),
         chosen: None,
@@ -200,7 +202,14 @@ impl Worker {
             }
             Step::Links => Came::Links(self.links()),
             Step::Connect(link) => self.connect(link),
-            Step::Fetch(link) => fetch::from_network(self, link),
+            Step::Fetch(link) => {
+                let came = fetch::from_network(self, link);
+                // A server that asks for patience is the right one.
+                if matches!(came, Came::Failed | Came::Cut { asked: None, .. }) && !self.shared.is_wished() {
+                    self.points.blame();
+                }
+                came
+            }
             Step::Wait(time) => {
                 self.disconnect();
                 self.wait(*time);
@@ -269,6 +278,10 @@ impl Worker {
                 Came::Done
             }
             Err(why) => {
+                // It let us in, and gave no address.
+                if !self.shared.is_wished() {
+                    self.points.blame();
+                }
                 self.failed(&interface, &why);
                 self.disconnect();
                 Came::Failed
@@ -282,6 +295,7 @@ impl Worker {
             net::take_down(&up.interface);
         }
         self.radio = None;
+        self.points.leave();
         self.shared.change(|status| status.network = None);
     }
 

@@ -145,7 +145,7 @@ fn a_network_is_joined_and_the_daemon_ends_with_the_radio() {
     let mut radio = Radio::start("wlan9", &stage.settings(), &mut watch).unwrap();
     let config = fs::read_to_string(stage.room.path().join("control/bootward.conf")).unwrap();
     assert!(config.contains("country=DE\n") && config.contains("p2p_disabled=1\n"), "{config}");
-    let joined = radio.join(&home(), &mut watch).unwrap();
+    let joined = radio.join(&home(), &[], &mut watch).unwrap();
     assert_eq!(
         (joined.name.as_str(), joined.frequency, joined.key_mgmt.as_str()),
         ("Home", 2437, "WPA2-PSK")
@@ -187,7 +187,7 @@ fn a_wrong_passphrase_is_told_after_two_tries_and_nothing_goes_on_behind_us() {
     });
     let mut watch = Patient::new(30);
     let mut radio = Radio::start("wlan9", &stage.settings(), &mut watch).unwrap();
-    assert_eq!(radio.join(&home(), &mut watch), Err(Error::WrongKey("Home".into())));
+    assert_eq!(radio.join(&home(), &[], &mut watch), Err(Error::WrongKey("Home".into())));
     let commands = stage.commands();
     assert_eq!(commands.iter().filter(|c| c.starts_with("SELECT_NETWORK")).count(), 2);
     assert_eq!(commands.last().map(String::as_str), Some("REMOVE_NETWORK all"));
@@ -215,9 +215,9 @@ fn a_daemon_that_dies_is_started_again_and_what_it_said_is_told() {
     });
     let mut watch = Patient::new(30);
     let mut radio = Radio::start("wlan9", &stage.settings(), &mut watch).unwrap();
-    assert!(matches!(radio.join(&home(), &mut watch), Err(Error::Daemon(_))));
+    assert!(matches!(radio.join(&home(), &[], &mut watch), Err(Error::Daemon(_))));
     assert!(!radio.is_joined());
-    assert_eq!(radio.join(&home(), &mut watch).unwrap().name, "Home");
+    assert_eq!(radio.join(&home(), &[], &mut watch).unwrap().name, "Home");
     assert_eq!(stage.starts(), 2);
 }
 
@@ -258,7 +258,7 @@ fn a_build_without_wpa3_joins_on_the_next_rung() {
     });
     let mut watch = Patient::new(30);
     let mut radio = Radio::start("wlan9", &stage.settings(), &mut watch).unwrap();
-    radio.join(&home(), &mut watch).unwrap();
+    radio.join(&home(), &[], &mut watch).unwrap();
     assert!(stage.commands().contains(&"SET_NETWORK 7 key_mgmt WPA-PSK".to_string()));
 }
 

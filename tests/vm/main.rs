@@ -197,6 +197,11 @@ mod recovery_over {
     fn wpa3() {
         happens(wireless::over_wpa3());
     }
+
+    #[test]
+    fn air_with_evil_twins() {
+        happens(wireless::evil_twins());
+    }
 }
 
 /// Somebody is there.

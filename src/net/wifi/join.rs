@@ -200,6 +200,16 @@ impl Joining {
         }
     }
 
+    /// Of several access points, those that were in vain the least often come first, the strongest of them before the
+    /// others: `vain` names one as often as it was. The daemon by itself takes the strongest, each time.
+    pub fn avoid(&mut self, vain: &[Bssid]) {
+        let times = |candidate: &Candidate| vain.iter().filter(|bssid| **bssid == candidate.bssid).count();
+        if self.candidates.iter().any(|candidate| times(candidate) > 0) {
+            self.candidates.sort_by_key(times);
+            self.attempt.bssid = self.candidates.first().map(|candidate| candidate.bssid);
+        }
+    }
+
     /// What is being tried.
     pub fn attempt(&self) -> &Attempt {
         &self.attempt

@@ -37,7 +37,7 @@ use alloc::string::String;
 use core::fmt;
 
 pub use profile::{Key, Origin, Profile, Secret, Unfit};
-pub use wire::{Protection, Seen};
+pub use wire::{Bssid, Protection, Seen};
 
 #[cfg(not(target_os = "none"))]
 pub use places::{Known, Places, known, profiles};

@@ -134,11 +134,17 @@ impl Radio {
         Err(Error::Scan)
     }
 
-    /// Joins a network. The address is the caller's business.
+    /// Joins a network, by an access point that was in `vain` only where there is no other. The address is the caller's
+    /// business.
     ///
     /// # Errors
     /// Why it was not joined.
-    pub fn join(&mut self, profile: &Profile, watch: &mut dyn Watch) -> Result<Joined, Error> {
+    pub fn join(
+        &mut self,
+        profile: &Profile,
+        vain: &[Bssid],
+        watch: &mut dyn Watch,
+    ) -> Result<Joined, Error> {
         self.up(watch)?;
         let named = |seen: &[Seen]| seen.iter().any(|s| s.ssid == profile.ssid);
         let seen = match &self.seen {
@@ -147,7 +153,9 @@ impl Radio {
             _ if profile.hidden => Vec::new(),
             _ => self.scan(watch)?,
         };
-        let tried = self.attempts(profile, &seen, watch);
+        let mut joining = Joining::begin(profile, &seen, Duration::ZERO, self.settings.join);
+        joining.avoid(vain);
+        let tried = self.attempts(profile, joining, watch);
         if tried.is_err() {
             // Or it would go on trying by itself. Where the daemon is gone there is nothing to remove.
             let _ = self.ask("REMOVE_NETWORK all", b"REMOVE_NETWORK all", watch);
@@ -155,9 +163,13 @@ impl Radio {
         tried
     }
 
-    fn attempts(&mut self, profile: &Profile, seen: &[Seen], watch: &mut dyn Watch) -> Result<Joined, Error> {
+    fn attempts(
+        &mut self,
+        profile: &Profile,
+        mut joining: Joining,
+        watch: &mut dyn Watch,
+    ) -> Result<Joined, Error> {
         let begun = Instant::now();
-        let mut joining = Joining::begin(profile, seen, Duration::ZERO, self.settings.join);
         let mut step = Step::Try(joining.attempt().clone());
         loop {
             step = match step {

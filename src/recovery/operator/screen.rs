@@ -16,8 +16,9 @@ pub const COLUMNS: usize = 79;
 pub const ROWS: usize = 23;
 /// Columns of what goes on in the prompt.
 const LIVE: usize = 56;
-/// Columns of the progress bar.
-const BAR: u64 = 20;
+/// Columns of the progress bar, and of the one in the prompt.
+const BAR: usize = 20;
+const LIVE_BAR: usize = 10;
 /// Deployments and failures that the screen has room for; `1` and `7` show what is left out.
 const DEPLOYMENTS: usize = 4;
 const FAILURES: usize = 3;
@@ -129,12 +130,7 @@ pub fn status(view: &View<'_>) -> Vec<String> {
 
 /// How far it is, in one line: `[##########..........]  50 %, 1200 of 2400 objects, 12.5 MB, 1.2 MB/s, 0:43 left`.
 pub fn progress_line(progress: &Progress) -> String {
-    let mut line = String::new();
-    if let Some(percent) = percent(progress) {
-        let full = (percent * BAR / 100).min(BAR);
-        let bar = |count: u64, with: &str| with.repeat(usize::try_from(count).unwrap_or(0));
-        line = format!("[{}{}] {percent:3} %, ", bar(full, "#"), bar(BAR - full, "."));
-    }
+    let mut line = percent(progress).map_or(String::new(), |percent| bar(percent, BAR) + ", ");
     let of = if progress.whole { "" } else { "at least " };
     line.push_str(&format!(
         "{} of {of}{}, {}, {}/s",
@@ -147,6 +143,12 @@ pub fn progress_line(progress: &Progress) -> String {
         line.push_str(&format!(", {} left", span(left)));
     }
     line
+}
+
+/// `[##########..........]  50 %`, the bar with so many columns.
+fn bar(percent: u64, columns: usize) -> String {
+    let full = usize::try_from(percent).unwrap_or(0).min(100) * columns / 100;
+    format!("[{}{}] {percent:3} %", "#".repeat(full), ".".repeat(columns - full))
 }
 
 fn percent(progress: &Progress) -> Option<u64> {
@@ -181,14 +183,19 @@ pub fn live(view: &View<'_>) -> String {
     match &view.status.progress {
         Some(progress) => {
             let mut parts = Vec::new();
-            parts.extend(percent(progress).map(|percent| format!("{percent} %")));
             if progress.bytes != 0 {
                 parts.push(size(progress.bytes));
+            }
+            if progress.rate != 0 {
                 parts.push(format!("{}/s", size(progress.rate)));
             }
             parts.extend(progress.left.map(|left| format!("{} left", span(left))));
-            let colon = if parts.is_empty() { "" } else { ": " };
-            plain(&format!("{}{colon}{}", view.status.phase, parts.join(", ")), LIVE)
+            let head = match percent(progress) {
+                Some(percent) => bar(percent, LIVE_BAR),
+                None => format!("{}", view.status.phase),
+            };
+            parts.insert(0, head);
+            plain(&parts.join(", "), LIVE)
         }
         None => plain(&format!("{}", view.status.phase), LIVE),
     }
@@ -268,6 +275,8 @@ mod tests {
         // While the end is not known there is no share of it.
         let open = Progress { whole: false, left: None, ..half };
         assert_eq!(progress_line(&open), "5 of at least 10, 1.5 MB, 250.0 kB/s");
+        let bars = [0, 9, 100].map(|percent| bar(percent, 10));
+        assert_eq!(bars, ["[..........]   0 %", "[..........]   9 %", "[##########] 100 %"]);
         let none = Progress { total: 0, ..half };
         assert_eq!(progress_line(&none), "5 of 0, 1.5 MB, 250.0 kB/s, 0:43 left");
     }

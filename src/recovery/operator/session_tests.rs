@@ -200,7 +200,7 @@ fn the_prompt_is_alive_until_somebody_types() {
     assert!(person.sees().ends_with("\rdownloading  bootward> "));
     person.types(b"\r");
     person.sees();
-    for percent in [10, 20] {
+    for (percent, bar) in [(10, "#........."), (20, "##........")] {
         person.status.progress = Some(Progress {
             done: percent,
             total: 100,
@@ -211,7 +211,7 @@ fn the_prompt_is_alive_until_somebody_types() {
         });
         person.waits(1000);
         let shown = person.sees();
-        let line = format!("\rdownloading: {percent} %, 5.0 MB, 1.0 MB/s, 0:43 left  bootward> ");
+        let line = format!("\r[{bar}] {percent:3} %, 5.0 MB, 1.0 MB/s, 0:43 left  bootward> ");
         assert!(shown.ends_with(&line), "{shown:?}");
         assert!(!shown.contains('\n') && shown.bytes().all(|b| b == b'\r' || (b' '..=b'~').contains(&b)));
     }

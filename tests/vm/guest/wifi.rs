@@ -51,7 +51,7 @@ fn obey(radio: &mut Radio, line: &str) -> Result<String, String> {
             Ok(format!("seen {}", shown.join(", ")))
         }
         ["join", rest @ ..] => {
-            let joined = radio.join(&profile(rest)?, &mut Console).map_err(|e| e.to_string())?;
+            let joined = radio.join(&profile(rest)?, &[], &mut Console).map_err(|e| e.to_string())?;
             let [.., bssid] = joined.bssid;
             Ok(format!("joined {} by {} at {bssid:02x}", joined.name, joined.key_mgmt))
         }

@@ -37,8 +37,17 @@ pub struct Published {
 /// # Errors
 /// When a tool fails.
 pub fn published(name: &str) -> Outcome<Published> {
+    published_with(name, "")
+}
+
+/// The same, with what a shell has done in its tree before.
+///
+/// # Errors
+/// When a tool fails.
+pub fn published_with(name: &str, script: &str) -> Outcome<Published> {
     let dir = empty_dir(name)?;
     let tree = small_tree(&format!("{name}-tree"), "3", &kernel(Machine::Arm64)?, Machine::Arm64)?;
+    run(as_root("sh").args(["-ec", &format!("cd \"$1\"; {script}"), "sh"]).arg(&tree))?;
     let repo = dir.join("repo");
     let at = format!("--repo={}", repo.display());
     run(as_root("ostree").args([&at, "init", "--mode=archive"]))?;
@@ -143,13 +152,17 @@ impl Device<'_> {
         self.heals_in(&self.setup()?, told)
     }
 
-    /// The same, in this machine.
+    fn heals_in(&self, setup: &Setup, told: &[&str]) -> Outcome<String> {
+        let mut vm = setup.start()?;
+        vm.expect("no deployment is bootable", BOOT)?;
+        self.is_healed(&mut vm, setup, told)
+    }
+
+    /// It heals from here on.
     ///
     /// # Errors
     /// When anything else happens.
-    pub fn heals_in(&self, setup: &Setup, told: &[&str]) -> Outcome<String> {
-        let mut vm = setup.start()?;
-        vm.expect("no deployment is bootable", BOOT)?;
+    pub fn is_healed(&self, vm: &mut Vm, setup: &Setup, told: &[&str]) -> Outcome<String> {
         vm.expect("[os] up: 3", RECOVERS)?;
         vm.expect("lab# ", ANSWER)?;
         vm.type_line("cat /var/precious; dmesg | grep 'of memory at most'")?;
@@ -159,7 +172,7 @@ impl Device<'_> {
         if kilobytes > MEMORY_MAX {
             return Err(vm.failure(&format!("recovery took {memory}")));
         }
-        looks_around(&mut vm, told)?;
+        looks_around(vm, told)?;
         is_clean(self.name, &setup.disks, &self.published.commit)?;
         Ok(format!("{} healed itself, {memory}", self.name))
     }

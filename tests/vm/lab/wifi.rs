@@ -22,8 +22,8 @@ pub const SECRET: &str = "correct horse";
 const PASSPHRASE: &str = "wpa_passphrase=correct horse\n";
 
 /// One network of an access point; the first one of a configuration belongs to the interface itself.
-fn network(number: usize, ssid: &str, keys: &str) -> String {
-    let head = if number == 0 { String::new() } else { format!("bss=wlan1_{number}\n") };
+pub fn network(interface: &str, number: usize, ssid: &str, keys: &str) -> String {
+    let head = if number == 0 { String::new() } else { format!("bss={interface}_{number}\n") };
     format!("{head}ssid={ssid}\n{keys}")
 }
 
@@ -38,18 +38,18 @@ fn house() -> String {
         ("lab hidden", format!("{WPA2}{PASSPHRASE}ignore_broadcast_ssid=1\n")),
         ("lab open", String::new()),
     ];
-    let numbered = networks.iter().enumerate().map(|(n, (ssid, keys))| network(n, ssid, keys));
+    let numbered = networks.iter().enumerate().map(|(n, (ssid, keys))| network("wlan1", n, ssid, keys));
     COMMON.to_string() + &numbered.collect::<String>()
 }
 
 /// A house with one network.
 pub fn house_with(ssid: &str, keys: &str) -> String {
-    COMMON.to_string() + &network(0, ssid, keys)
+    COMMON.to_string() + &network("wlan1", 0, ssid, keys)
 }
 
-/// A stranger with the names of the house, nearer than it.
-pub fn stranger(ssid: &str, keys: &str) -> String {
-    house_with(ssid, keys).replace("wlan1", "wlan2")
+/// A stranger with these networks.
+pub fn stranger_with(networks: &str) -> String {
+    COMMON.replace("wlan1", "wlan2") + networks
 }
 
 /// The program of the guest that drives `net::wifi`, and the device's.
@@ -93,8 +93,9 @@ pub fn air(house: &str, stranger: &str, name: &str) -> Outcome<Vec<String>> {
 }
 
 fn machine() -> Outcome<Setup> {
-    let twin = stranger("lab wpa2", &format!("{WPA2}wpa_passphrase=not the same\n"));
-    let mut options = air(&house(), &twin, "aarch64-wifi")?;
+    // With one of the house's names, nearer than it.
+    let twin = network("wlan2", 0, "lab wpa2", &format!("{WPA2}wpa_passphrase=not the same\n"));
+    let mut options = air(&house(), &stranger_with(&twin), "aarch64-wifi")?;
     let guest = guest()?;
     options.extend(["--add".to_string(), format!("{}:/lab/guest:755", guest.display())]);
     let kernel = guardian::kernel(Machine::Arm64)?;

@@ -4,6 +4,7 @@ use alloc::vec;
 
 const OURS: Bssid = [2, 0, 0, 0, 1, 0];
 const TWIN: Bssid = [2, 0, 0, 0, 2, 0];
+const OTHER: Bssid = [2, 0, 0, 0, 3, 0];
 const NOW: Duration = Duration::from_secs(100);
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -105,6 +106,31 @@ fn a_stranger_of_the_same_name_does_not_keep_us_from_ours() {
     let Step::Try(attempt) = step else { panic!("{step:?}") };
     assert_eq!((attempt.bssid, attempt.rung), (Some(OURS), Rung::Any));
     assert_eq!(play(&mut joining, &[trying(OURS), Event::Connected]), Step::Joined);
+}
+
+#[test]
+fn one_that_was_in_vain_comes_last() {
+    let all = [seen(TWIN, true, false), seen(OTHER, true, false), seen(OURS, true, false)];
+    let first = |vain: &[Bssid]| {
+        let mut joining = begin(&passphrase(), &all);
+        joining.avoid(vain);
+        joining.attempt().bssid
+    };
+    // Whichever the daemon takes.
+    assert_eq!(first(&[]), None);
+    assert_eq!(first(&[[9; 6]]), None);
+    assert_eq!(first(&[TWIN]), Some(OTHER));
+    assert_eq!(first(&[TWIN, OTHER]), Some(OURS));
+    assert_eq!(first(&[OURS, TWIN, OTHER, TWIN, OURS]), Some(OTHER));
+    // And where the next one does not know the key, ours is tried before it.
+    let mut joining = begin(&passphrase(), &all);
+    joining.avoid(&[TWIN]);
+    let step = play(&mut joining, &[trying(OTHER), WRONG_KEY]);
+    assert!(matches!(step, Step::Try(Attempt { bssid: Some(OURS), .. })), "{step:?}");
+    // Alone it is tried all the same.
+    let mut joining = begin(&passphrase(), &[seen(TWIN, true, false)]);
+    joining.avoid(&[TWIN]);
+    assert_eq!(joining.attempt().bssid, Some(TWIN));
 }
 
 #[test]
