@@ -86,7 +86,7 @@ impl HttpChannel {
             }
         };
         // A server that breaks pipelines gets the oldest only.
-        let most = if self.shared.window() == 1 { 1 } else { self.queue.len() };
+        let most = if self.shared.window() == 1 { self.queue.len().min(1) } else { self.queue.len() };
         for waiting in self.queue.range(self.sent.min(most)..most) {
             line.ask(&waiting.request, &line.place.url.below(&waiting.request.path));
         }
