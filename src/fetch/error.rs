@@ -263,11 +263,12 @@ impl Error {
     }
 
     /// How often in a row this is worth another try where there is somebody else to ask: what took long already is not
-    /// tried as often as what fails at once, and the C library has asked for a name several times before it says so.
+    /// tried as often as what fails at once, the C library has asked for a name several times before it says so, and who is
+    /// slow stays slow, whatever came meanwhile.
     pub fn tries(&self) -> u32 {
         match self {
-            Error::Resolve { .. } => 0,
-            Error::TimeOut(_) | Error::Slow { .. } | Error::Overdue { .. } => 1,
+            Error::Resolve { .. } | Error::Slow { .. } | Error::Overdue { .. } => 0,
+            Error::TimeOut(_) => 1,
             _ => u32::MAX,
         }
     }

@@ -45,7 +45,13 @@ impl Clock {
     /// The same for the certificates of servers: what is not valid yet passes where the clock is only a floor.
     #[cfg(feature = "tls")]
     pub fn certificates(&self) -> crate::fetch::tls::Clock {
-        let now = u64::try_from(wall()).unwrap_or(0).max(self.sure);
+        self.certificates_at(wall())
+    }
+
+    /// The same where the system's clock says this.
+    #[cfg(feature = "tls")]
+    pub fn certificates_at(&self, now: i64) -> crate::fetch::tls::Clock {
+        let now = u64::try_from(now).unwrap_or(0).max(self.sure);
         match self.source {
             Source::Floor => crate::fetch::tls::Clock::at_least(now),
             Source::Kept | Source::Server { .. } => crate::fetch::tls::Clock::at(now),
@@ -91,7 +97,7 @@ const fn seconds(mut digits: &[u8]) -> u64 {
 }
 
 /// What the clock should say, of what it says and of what is known to be past; none where it may stay.
-fn raised(now: i64, sure: u64, noted: u64) -> Option<u64> {
+pub fn raised(now: i64, sure: u64, noted: u64) -> Option<u64> {
     // A note from decades ahead is no better than such a clock.
     let past = if noted > sure + MAX_AHEAD { sure } else { sure.max(noted) };
     let now = u64::try_from(now).unwrap_or(0);

@@ -23,6 +23,12 @@ pub enum Manner {
     Empty,
     /// The first file of each kind is to be asked for again after so many seconds.
     Busy(u64),
+    /// It takes every request and says nothing.
+    Mute,
+    /// It sends so many bytes a second of everything, heads and commits too.
+    DripAll(u64),
+    /// Everything is to be asked for again after so many seconds.
+    BusyAll(u64),
 }
 
 /// What was asked for, and when.
@@ -78,6 +84,13 @@ fn serve(mut stream: TcpStream, directory: &std::path::Path, manner: Manner, log
             (Manner::Page, _) => {
                 says(&mut stream, "200 OK\r\nContent-Type: text/html", b"<html>log in</html>")
             }
+            (Manner::Mute, _) => {
+                std::thread::sleep(Duration::from_secs(3600));
+                return;
+            }
+            (Manner::BusyAll(seconds), _) => {
+                says(&mut stream, &format!("503 Service Unavailable\r\nRetry-After: {seconds}"), b"")
+            }
             (Manner::Busy(seconds), _) if first => {
                 says(&mut stream, &format!("503 Service Unavailable\r\nRetry-After: {seconds}"), b"")
             }
@@ -88,6 +101,7 @@ fn serve(mut stream: TcpStream, directory: &std::path::Path, manner: Manner, log
                 return;
             }
             (Manner::Drip(rate), Ok(data)) if !head => drip(&mut stream, &data, rate),
+            (Manner::DripAll(rate), Ok(data)) => drip(&mut stream, &data, rate),
             (manner, Ok(mut data)) => {
                 if let Some(last) = data.last_mut().filter(|_| manner == Manner::Corrupt && !head) {
                     *last ^= 1;

@@ -13,8 +13,8 @@ const RATE: u64 = 30_000;
 /// So many bytes come, then the power goes.
 const BETWEEN_CUTS: u64 = 500_000;
 
-/// A cut costs what came in the second before it; as much again is for a machine that is slow itself.
-const COST: u64 = 2;
+/// A cut costs what came in the second before it, and what was on its way; the rest is for a machine that is slow itself.
+const COST: u64 = 4;
 
 /// See the module.
 ///
