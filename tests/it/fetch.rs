@@ -99,6 +99,16 @@ fn pipelined_requests_outlive_their_connections() {
     }
     assert_eq!(seen, (0..10).map(|n| format!("/repo/{n}")).collect::<Vec<_>>());
     assert_eq!((window, channel.window()), (32, 1), "it breaks pipelines");
+    // Connecting ahead asks for nothing, here too.
+    drop(channel);
+    let url = server(vec![script()]);
+    let mut options = small();
+    options.limits.window = 1;
+    let mut channel = open(&url, &options).unwrap().open().unwrap();
+    channel.warm();
+    channel.send(Request::whole("x", 100)).unwrap();
+    assert_eq!(channel.receive().map(|answer| answer.found), Ok(Found::Whole));
+    assert_eq!(body(&mut channel), Ok(b"/repo/x".to_vec()));
 }
 
 #[test]
