@@ -65,11 +65,12 @@ fuzz-short: ## a short run of every fuzz target
 power: ## power cuts: a whole update, part of the rest: reorderings, tears, boots cut again, failing calls
 	cargo test --test power
 
-power-all: ## power cuts: every update in every state, boots cut again everywhere; two hours
+power-all: ## power cuts: every update in every state, boots cut again everywhere, failing calls; a night
 	cargo test --test power -- --class all all
 	cargo test --test power -- --kept --every 60 --again 1 one-first two-first one-update two-update
 	cargo test --test power -- --kept --every 30 --again 1 two-confirm one-changes two-upgrade one-deploy
-	cargo test --test power -- --kept --every 16 --faults all two-confirm one-changes two-rollback two-undeploy two-repair-kernel two-env two-floor
+	cargo test --test power -- --kept --faults all two-env two-repair two-repair-kernel two-rollback two-undeploy \
+		two-floor two-confirm two-changes
 	cargo test --test power -- --kept --every 50 --faults all two-upgrade one-deploy
 
 vm: ## the scenes and a full Debian, in QEMU
