@@ -7,8 +7,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::super::status::{Phase, Progress, Status};
-use super::super::story::Story;
+use super::super::status::{Phase, Progress, Status, Tried};
+use super::super::story::{Chapter, Story};
 
 /// Columns that are used: with the last one of 80 filled, many terminals begin a line of their own.
 pub const COLUMNS: usize = 79;
@@ -76,17 +76,26 @@ pub fn whole(view: &View<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     wrapped(&mut lines, "bootward: recovery: ", &story.reason, LONGEST);
     for (index, chapter) in story.deployments.iter().enumerate() {
-        wrapped(&mut lines, &format!("  {index}: "), &format!("{}: {}", chapter.name, chapter.why), LONGEST);
+        wrapped(&mut lines, &format!("  {index}: "), &broken(chapter), LONGEST);
     }
     for note in &story.notes {
         wrapped(&mut lines, "  note: ", note, LONGEST);
     }
     for tried in &status.tried {
-        let ago = span(view.now.saturating_sub(tried.at) / 1000);
-        let text = format!("{ago} ago, {}: {}", tried.source, tried.why);
-        wrapped(&mut lines, "  failed: ", &text, LONGEST);
+        wrapped(&mut lines, "  failed: ", &failed(tried, view.now), LONGEST);
     }
     lines
+}
+
+/// Which deployment, and why it does not boot.
+fn broken(chapter: &Chapter) -> String {
+    format!("{}: {}", chapter.name, chapter.why)
+}
+
+/// When something was tried, and how it failed.
+fn failed(tried: &Tried, now: u64) -> String {
+    let ago = span(now.saturating_sub(tried.at) / 1000);
+    format!("{ago} ago, {}: {}", tried.source, tried.why)
 }
 
 /// The status screen, without the menu.
@@ -102,7 +111,7 @@ pub fn status(view: &View<'_>) -> Vec<String> {
     }
     for (index, chapter) in story.deployments.iter().take(DEPLOYMENTS).enumerate() {
         let label = if index == 0 { "Deployments  " } else { "             " };
-        wrapped(&mut lines, &format!("{label}{index}  "), &format!("{}: {}", chapter.name, chapter.why), 1);
+        wrapped(&mut lines, &format!("{label}{index}  "), &broken(chapter), 1);
     }
     let more = story.deployments.len().saturating_sub(DEPLOYMENTS);
     if more > 0 {
@@ -111,8 +120,7 @@ pub fn status(view: &View<'_>) -> Vec<String> {
     let skipped = status.tried.len().saturating_sub(FAILURES);
     for (index, tried) in status.tried.iter().skip(skipped).enumerate() {
         let label = if index == 0 { "Failed       " } else { "             " };
-        let ago = span(view.now.saturating_sub(tried.at) / 1000);
-        wrapped(&mut lines, label, &format!("{} ago, {}: {}", ago, tried.source, tried.why), 2);
+        wrapped(&mut lines, label, &failed(tried, view.now), 2);
     }
     wrapped(&mut lines, "Network      ", status.network.as_deref().unwrap_or("not connected"), 1);
     wrapped(&mut lines, "Now          ", &format!("{}", status.phase), 1);
@@ -221,8 +229,6 @@ pub fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::status::Tried;
-    use super::super::super::story::Chapter;
     use super::*;
     use alloc::string::ToString;
 
